@@ -1,0 +1,29 @@
+"""Facts about data, as YAML files shipped with the package; read here and nowhere else."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def load(name: str) -> Any:
+    """The parsed YAML file `name` (such as "prompts.yaml" or "protocols/demo-1.yaml") of this package."""
+    return yaml.safe_load(files(__name__).joinpath(name).read_text(encoding="utf-8"))
+
+
+def load_file(path: Path) -> Any:
+    """A user's YAML file. Raises ValueError with the file's name where it cannot be read or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+
+
+def names(folder: str) -> list[str]:
+    """Names (without .yaml) of the files in a folder of this package, sorted."""
+    return sorted(entry.name[:-5] for entry in files(__name__).joinpath(folder).iterdir() if entry.name.endswith(".yaml"))

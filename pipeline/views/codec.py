@@ -1,0 +1,68 @@
+"""How a view's array becomes the bytes of a tar member and back: raw .npy (the default) or PNG (for publishing)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec:
+    name: str
+    extension: str  # last part of the member's suffix
+    encode: Callable[[Array], bytes]
+    decode: Callable[[bytes], Array]
+
+
+def encode_npy(array: Array) -> bytes:
+    """np.save format 1.0, C order, little-endian, no pickle."""
+    array = np.ascontiguousarray(array)
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array.astype(array.dtype.newbyteorder("<"), copy=False), version=(1, 0))
+    return buffer.getvalue()
+
+
+def decode_npy(data: bytes) -> Array:
+    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+
+
+def encode_png(array: Array) -> bytes:
+    """uint8 (H, W), uint8 (H, W, 3) or uint16 (H, W) -> PNG of the same bit depth."""
+    buffer = io.BytesIO()
+    _to_pil(array).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> Array:
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        array = np.asarray(image)
+    return array.astype(np.uint16) if image.mode.startswith("I") else array
+
+
+def encode_palette_png(array: Array) -> bytes:
+    """uint8 labels (H, W) -> palette PNG whose indices are the labels, coloured for a viewer."""
+    from .parsing import PALETTE
+
+    image = Image.fromarray(array)
+    image.putpalette(PALETTE.ravel().tolist())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def _to_pil(array: Array) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+NPY = Codec(name="npy", extension="npy", encode=encode_npy, decode=decode_npy)
+PNG = Codec(name="png", extension="png", encode=encode_png, decode=decode_png)
+PALETTE_PNG = Codec(name="palette-png", extension="png", encode=encode_palette_png, decode=decode_png)
+CODECS = {codec.name: codec for codec in (NPY, PNG, PALETTE_PNG)}

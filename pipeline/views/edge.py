@@ -1,0 +1,41 @@
+"""The `edge` view: Sobel gradient magnitude of the gray image (BMRL's edge encoder reads it).
+
+Gray is OpenCV's RGB2GRAY of the uint8 image, the kernel 3x3, the border reflected (OpenCV's default). Stored as uint16
+fixed point, `SCALE` steps per unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+VERSION = 1
+SCALE = 14563  # steps per unit: 4.5 * SCALE fits uint16, rounding error 0.5 / SCALE = 3.4e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeParams:
+    ksize: int = 3
+    scale: int = SCALE
+
+
+def gradient_squared(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """RGB uint8 (H, W, 3) -> dx^2 + dy^2 of the gray image, int32 (H, W), exact."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    dx = cv2.Sobel(gray, cv2.CV_16S, 1, 0, ksize=3).astype(np.int32)
+    dy = cv2.Sobel(gray, cv2.CV_16S, 0, 1, ksize=3).astype(np.int32)
+    return dx * dx + dy * dy
+
+
+def sobel_magnitude(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """RGB uint8 (H, W, 3) -> sqrt(dx^2 + dy^2) / 255, float32 (H, W) in [0, 4.5]."""
+    return (np.sqrt(gradient_squared(image), dtype=np.float64) / 255.0).astype(np.float32)
+
+
+def compute_edge(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+    """RGB uint8 (H, W, 3) -> the stored column: sobel_magnitude * SCALE rounded to nearest, uint16 (H, W)."""
+    magnitude = np.sqrt(gradient_squared(image), dtype=np.float64)
+    return np.rint(magnitude * (SCALE / 255.0)).astype(np.uint16)

@@ -1,0 +1,111 @@
+"""The `noise` view: SRM residual of the richest patch (MFCLIP's patch selector and noise branch, taken over by BMRL).
+
+The richest of the non-overlapping patches is the one of lowest GLCM homogeneity (ties: first in row-major order); its
+residual under three SRM kernels, each summed over RGB, is stored as exact int16 numerators.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+VERSION = 1
+
+# Fridrich & Kodovsky 2012 (SRM), the three of Zhou et al. 2018; divisors 4, 12 and 2 stand apart to keep integers.
+KERNELS = np.zeros((3, 5, 5), dtype=np.int64)
+KERNELS[0, 1:4, 1:4] = [[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]
+KERNELS[1] = [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
+KERNELS[2, 2, 1:4] = [1, -2, 1]
+DIVISORS = (4, 12, 2)
+DENOMINATORS = np.array([255 * d for d in DIVISORS], dtype=np.int64)  # residual = numerator / denominator
+CLIP = 3  # Hardtanh(-3, 3): numerators are at most 3 * 12 * 255 = 9,180
+
+# 1 / (1 + d^2) for a gray difference d, the weight of a co-occurrence in the homogeneity (Haralick 1973).
+_WEIGHTS = [1.0 / (1.0 + d * d) for d in range(256)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseParams:
+    patch_size: int = 112  # p in the paper
+    clip: int = CLIP
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisePatch:
+    numerators: npt.NDArray[np.int16]  # (3, p, p)
+    row: int  # of the patch, in patches
+    col: int
+    scores: npt.NDArray[np.float64]  # homogeneity of every patch, row-major
+
+
+def glcm_gray(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3) -> trunc(255 * (0.2989 R + 0.587 G + 0.114 B)) in float32 on RGB / 255, uint8 (H, W).
+
+    Not OpenCV's gray: the choice of the patch differs (methods sheet, D17).
+    """
+    red, green, blue = (_GRAY_TERMS[c][image[..., c]] for c in range(3))
+    return ((red + green + blue) * np.float32(255)).astype(np.uint8)
+
+
+def patch_homogeneity(image: npt.NDArray[np.uint8], patch_size: int = 112) -> npt.NDArray[np.float64]:
+    """GLCM homogeneity (distance 1, angle 0, symmetric, 256 levels) of each patch, float64 (n,), row-major, in (0, 1].
+
+    Equals the mean of 1 / (1 + dx^2) over horizontal neighbours, so no co-occurrence matrix is built. The differences
+    are counted and the weighted counts summed exactly, so every machine finds the same number.
+    """
+    height, width = image.shape[:2]
+    if patch_size < 2 or height < patch_size or width < patch_size:
+        raise ValueError(f"patch_size {patch_size} does not fit an image of {width}x{height} pixels")
+    gray = glcm_gray(image)
+    scores = []
+    for top in range(0, height - patch_size + 1, patch_size):
+        for left in range(0, width - patch_size + 1, patch_size):
+            patch = gray[top : top + patch_size, left : left + patch_size]
+            difference = cv2.absdiff(patch[:, 1:], patch[:, :-1])
+            counts = np.bincount(difference.ravel(), minlength=256)
+            total = math.fsum(int(n) * w for n, w in zip(counts, _WEIGHTS, strict=True))
+            scores.append(total / difference.size)
+    return np.array(scores, dtype=np.float64)
+
+
+def srm_numerators(patch: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+    """RGB uint8 (p, p, 3) -> clipped integer residuals (3, p, p); divide by DENOMINATORS for the residual on patch/255.
+
+    Channel k is kernel k applied to R + G + B (each SRM kernel is replicated over RGB and summed), zero padding 2.
+    """
+    total = patch.sum(axis=2, dtype=np.int32).astype(np.float32)  # <= 765; every product below is an exact float32
+    out = np.empty((3, *total.shape), dtype=np.int16)
+    for k in range(3):
+        residual = cv2.filter2D(
+            total, cv2.CV_32F, KERNELS[k].astype(np.float32), borderType=cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED
+        )
+        limit = float(CLIP * DENOMINATORS[k])
+        out[k] = np.clip(residual, -limit, limit).astype(np.int16)
+    return out
+
+
+def srm_residual(patch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """RGB uint8 (p, p, 3) -> SRM residual on patch / 255, float32 (3, p, p), zero padding 2, clipped to [-3, 3]."""
+    return (srm_numerators(patch) / DENOMINATORS[:, None, None].astype(np.float64)).astype(np.float32)
+
+
+def compute_noise(image: npt.NDArray[np.uint8], params: NoiseParams | None = None) -> NoisePatch:
+    """RGB uint8 (H, W, 3) -> the richest patch's numerators with its place and all scores."""
+    size = (params or NoiseParams()).patch_size
+    scores = patch_homogeneity(image, size)
+    row, col = divmod(int(np.argmin(scores)), image.shape[1] // size)  # argmin: the first of equal scores
+    patch = image[row * size : (row + 1) * size, col * size : (col + 1) * size]
+    return NoisePatch(numerators=srm_numerators(patch), row=row, col=col, scores=scores)
+
+
+def _gray_terms() -> list[npt.NDArray[np.float32]]:
+    # float32 weight times float32 (value / 255): a table gives the same bits as the formula, 256 values a channel.
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    return [np.float32(weight) * values for weight in (0.2989, 0.587, 0.114)]
+
+
+_GRAY_TERMS = _gray_terms()

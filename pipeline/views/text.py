@@ -1,0 +1,72 @@
+"""The `text` view: a sample's labels -> four sentences (MFCLIP's fine-grained text, levels 1-4) and CLIP BPE token ids.
+
+An unknown level is an empty line; its tokens are start, end, padding, and the losses leave it out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+VERSION = 1
+NUM_LEVELS = 4
+CONTEXT_LENGTH = 77  # CLIP's; 4 x 77 = 308 = t in the paper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the text of a sample is made of; also the members of KEY.json, in this order."""
+
+    key: str
+    generator: str
+    kind: str
+    family: str
+    split: str
+    group: str
+    source_path: str
+    synthetic: bool
+    licence: str
+
+
+def sentences(labels: Labels, prompts: Mapping[str, Mapping[str, str]]) -> tuple[str, str, str, str]:
+    """The four sentences of a sample. `prompts` is manifests/prompts.yaml: level -> value -> template."""
+    authenticity = "real" if labels.kind == "real" else "unknown" if labels.kind == "unknown" else "fake"
+    # Level 4 has a template of its own for real photographs; a source that nobody can name has none.
+    source = "real" if labels.kind == "real" else "unknown" if labels.generator == "unknown" else "generator"
+    chosen = (
+        prompts["level1"].get(authenticity, ""),
+        prompts["level2"].get(labels.kind, ""),
+        prompts["level3"].get(labels.family, ""),
+        prompts["level4"].get(source, ""),
+    )
+    return tuple(text.replace("{generator}", labels.generator) for text in chosen)  # type: ignore[return-value]
+
+
+def encode_text(lines: Sequence[str]) -> bytes:
+    """KEY.txt: one sentence a line."""
+    return ("\n".join(lines) + "\n").encode()
+
+
+def encode_labels(labels: Labels) -> bytes:
+    """KEY.json: one fixed set of typed fields."""
+    fields: dict[str, Any] = {name: getattr(labels, name) for name in Labels.__dataclass_fields__}
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def tokenize(lines: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Sentences -> CLIP BPE ids, int32 (len(lines), 77): start, text, end, zeros. Case is folded, as CLIP does."""
+    tokens = _tokenizer().tokenize_batch([line.lower() for line in lines], context_length=CONTEXT_LENGTH)
+    return np.asarray(tokens, dtype=np.int32).reshape(len(lines), CONTEXT_LENGTH)
+
+
+@cache
+def _tokenizer() -> Any:
+    from instant_clip_tokenizer import Tokenizer
+
+    return Tokenizer()
