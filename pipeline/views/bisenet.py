@@ -24,7 +24,8 @@ class ConvBNReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, num_in, H, W) -> (B, num_out, H, W), >= 0."""
-        return F.relu(self.bn(self.conv(x)))
+        out: Tensor = self.bn(self.conv(x))
+        return F.relu(out)
 
 
 class BasicBlock(nn.Module):
@@ -42,7 +43,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, num_in, H, W) -> (B, num_out, H / stride, W / stride)."""
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        residual: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         shortcut = x if self.downsample is None else self.downsample(x)
         return F.relu(shortcut + residual)
 
@@ -79,8 +80,8 @@ class AttentionRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, num_in, H, W) -> (B, num_out, H, W), channels weighted by a gate of their global mean."""
         feat = self.conv(x)
-        gate = torch.sigmoid(self.bn_atten(self.conv_atten(feat.mean((2, 3), keepdim=True))))
-        return feat * gate
+        out: Tensor = feat * torch.sigmoid(self.bn_atten(self.conv_atten(feat.mean((2, 3), keepdim=True))))
+        return out
 
 
 class ContextPath(nn.Module):
@@ -116,7 +117,8 @@ class FeatureFusion(nn.Module):
         """Two (B, num_in / 2, H, W) -> (B, num_out, H, W)."""
         feat = self.convblk(torch.cat([spatial, context], dim=1))
         gate = torch.sigmoid(self.conv2(F.relu(self.conv1(feat.mean((2, 3), keepdim=True)))))
-        return feat * gate + feat
+        out: Tensor = feat * gate + feat
+        return out
 
 
 class Head(nn.Module):
