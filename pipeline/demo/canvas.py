@@ -136,9 +136,11 @@ def smooth(points: list[tuple[float, float]], *, closed: bool = True, steps: int
         before, start, end, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
     t = (np.arange(steps) / steps)[None, :, None]
     b, s, e, a = (v[:, None, :] for v in (before, start, end, after))
-    curve = 0.5 * (2 * s + (e - b) * t + (2 * b - 5 * s + 4 * e - a) * t**2 + (3 * s - b - 3 * e + a) * t**3)
+    curve: Points = 0.5 * (2 * s + (e - b) * t + (2 * b - 5 * s + 4 * e - a) * t**2 + (3 * s - b - 3 * e + a) * t**3)
     curve = curve.reshape(-1, 2)
-    return np.asarray(curve if closed else np.concatenate([curve, p[-1:]]), dtype=np.float64)
+    if not closed:
+        curve = np.concatenate([curve, p[-1:]])
+    return np.asarray(curve, dtype=np.float64)
 
 
 def ellipse(center: tuple[float, float], radii: tuple[float, float], *, num: int = 40) -> Points:
@@ -149,4 +151,4 @@ def ellipse(center: tuple[float, float], radii: tuple[float, float], *, num: int
 
 def mirror(points: Points, side: int) -> Points:
     """`side` +1 leaves the points, -1 mirrors them at the middle of the face."""
-    return points * np.array([side, 1.0])
+    return np.asarray(points * np.array([side, 1.0]), dtype=np.float64)
