@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -94,6 +96,13 @@ def write_bytes(path: Path, data: bytes) -> Written:
 def write_json(path: Path, document: Any) -> Written:
     """One canonical rendering: sorted keys, two-space indent at the top levels, UTF-8, final newline."""
     return write_bytes(path, canonical_json(document) + b"\n")
+
+
+def write_parquet(path: Path, table: pa.Table) -> Written:
+    """Equal tables give equal bytes with one version of pyarrow."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    return write_bytes(path, buffer.getvalue().to_pybytes())
 
 
 def canonical_json(document: Any) -> bytes:

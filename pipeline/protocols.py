@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import manifests  # type: ignore[import-not-found]
+from .. import manifests
 
 _FIELDS = {"name", "simulated", "seen", "unseen", "controls"}
 
@@ -35,7 +35,9 @@ def _parse(document: Any, origin: str) -> Protocol:
     if not isinstance(document, dict) or not document.get("seen"):
         raise ValueError(f"protocol {origin}: expected a mapping with at least a list `seen`")
     if unknown := set(document) - _FIELDS:
-        raise ValueError(f"protocol {origin}: unknown field {sorted(unknown)[0]!r}; known are {', '.join(sorted(_FIELDS))}")
+        raise ValueError(
+            f"protocol {origin}: unknown field {sorted(unknown)[0]!r}; known are {', '.join(sorted(_FIELDS))}"
+        )
     unseen = document.get("unseen") or {}
     relations = {str(k): str(v) for k, v in unseen.items() if v} if isinstance(unseen, dict) else {}
     seen = tuple(str(source) for source in document["seen"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import manifests  # type: ignore[import-not-found]
+from .. import manifests
 
 KINDS = ("real", "EFS", "AM", "FS", "FR", "unknown")
 FAMILIES = ("real", "GAN", "diffusion", "autoregressive", "graphics", "other", "unknown")
@@ -61,7 +61,9 @@ def _parse(name: str, entry: Any) -> Generator:
     if not isinstance(entry, Mapping) or not {"kind", "family"} <= set(entry):
         raise ValueError(f"generator {name}: expected at least kind and family")
     if unknown := set(entry) - _FIELDS:
-        raise ValueError(f"generator {name}: unknown field {sorted(unknown)[0]!r}; known are {', '.join(sorted(_FIELDS))}")
+        raise ValueError(
+            f"generator {name}: unknown field {sorted(unknown)[0]!r}; known are {', '.join(sorted(_FIELDS))}"
+        )
     for field, allowed in (("kind", KINDS), ("family", FAMILIES)):
         if entry[field] not in allowed:
             raise ValueError(f"generator {name}: {field} {entry[field]!r} is none of {', '.join(allowed)}")

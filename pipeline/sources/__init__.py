@@ -1,0 +1,60 @@
+"""Adapters: a dataset on disk -> sample rows. `DATASETS` is the one place where a name chooses one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..taxonomy import Taxonomy
+from .folder import walk_folder
+from .manifest import walk_manifest
+from .rows import SourceError, SourceRow, Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One entry of `bmrl-prep datasets`."""
+
+    name: str
+    layout: str
+    licence: str
+    obtain: str
+    walk: Callable[[Path | None, Taxonomy], Walk]
+    drawn: bool = False  # drawn by the package itself into --root before the walk
+
+
+_DRAWN_LAYOUT = "split/source/identity.png with masks/, labels/ and manifest.parquet, drawn by the package"
+_DRAWN_LICENCE = "Apache-2.0 (drawn faces, simulated generators; no person's image)"
+
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            name="demo",
+            layout=_DRAWN_LAYOUT,
+            licence=_DRAWN_LICENCE,
+            obtain="nothing to download: `bmrl-prep build --dataset demo --out ROOT` draws it",
+            walk=walk_manifest,
+            drawn=True,
+        ),
+        Dataset(
+            name="folder",
+            layout="DIR/[train|val|test/]GENERATOR/**/*.png|jpg|jpeg|webp|bmp|tif; without split folders a stable hash of the "
+            "file's stem decides (75 / 12.5 / 12.5 %)",
+            licence="your files'",
+            obtain="any folder of faces, one sub-folder a generator; real photographs in `real`",
+            walk=walk_folder,
+        ),
+        Dataset(
+            name="manifest",
+            layout="DIR/manifest.csv|jsonl|parquet with columns path (relative) and generator; optional kind, family, split, "
+            "group (ids joined by '+'), source_id, synthetic, licence",
+            licence="column `licence`",
+            obtain="write the table for your files; `bmrl-prep synth` writes one",
+            walk=walk_manifest,
+        ),
+    )
+}
+
+__all__ = ["DATASETS", "Dataset", "SourceError", "SourceRow", "Walk"]

@@ -1,0 +1,40 @@
+"""Exit codes, and the one place where an expected exception becomes a sentence on standard error."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+
+COMPLETE, FAILED, WRONG_USE, DROPPED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@contextmanager
+def sentences(*, failed: tuple[type[Exception], ...], wrong_use: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """`failed` errors end the command with their text and exit code 1, `wrong_use` ones with 2, Ctrl-C and SIGTERM with 130.
+
+    Anything else is a bug of ours and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop("interrupted: what is committed stays, the same command goes on", INTERRUPTED)
+    except wrong_use as error:
+        stop(f"error: {error}", WRONG_USE)
+    except failed as error:
+        stop(f"error: {error}", FAILED)
+
+
+def stop(sentence: str, code: int) -> NoReturn:
+    """Say it on standard error and exit."""
+    click.echo(sentence, err=True)
+    sys.exit(code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,239 @@
+"""`bmrl-prep`: datasets in, shard sets out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .exits import COMPLETE, DROPPED, FAILED, WRONG_USE, sentences, stop
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bmrl")
+def main() -> None:
+    """Turn collections of real and generated faces into cached multi-view shard sets."""
+
+
+@main.command()
+def datasets() -> None:
+    """List the datasets: name, expected layout, licence, how to obtain."""
+    from ..pipeline.sources import DATASETS
+
+    for dataset in DATASETS.values():
+        click.echo(
+            f"{dataset.name}\n  layout:  {dataset.layout}\n  licence: {dataset.licence}\n  obtain:  {dataset.obtain}"
+        )
+
+
+@main.command()
+@click.option("--dataset", required=True, help="A name of `bmrl-prep datasets`.")
+@click.option("--out", required=True, type=_PATH, help="ROOT, the folder of the shard set.")
+@click.option("--root", type=_PATH, help="Folder (or manifest file) of the sources.")
+@click.option("--views", help="Comma-separated: image,edge,noise,parsing,text (default: all five).")
+@click.option("--splits", help="Comma-separated: train,val,test (default: all).")
+@click.option("--limit", type=click.IntRange(min=1), help="Samples per generator and split.")
+@click.option("--shard-size", type=click.IntRange(min=1), help="Samples a shard (default: 256).")
+@click.option("--workers", type=click.IntRange(min=1), help="Parallel tasks (default: every core).")
+@click.option("--ray-address", help="Join this Ray cluster instead of starting a local Ray.")
+@click.option("--generators", type=_PATH, help="YAML file with generators of your own.")
+@click.option("--resize", metavar="KERNEL", help="bilinear (antialiased, default), bicubic, area, or linear (aliases).")
+@click.option("--parser", metavar="bisenet|bisenet-lite|FILE|maps:ORDER:DIR", help="Face parser (default: bisenet).")
+@click.option("--parser-engine", type=click.Choice(["auto", "torch", "onnx", "cuda"]), help="What runs the parser.")
+@click.option("--codec", type=click.Choice(["raw", "png"]), help="raw arrays (default) or PNG, for publishing.")
+@click.option(
+    "--max-failures", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Dropped share allowed."
+)
+@click.option("--retry-failed", is_flag=True, help="Try sources that failed once more, as new shards at the end.")
+@click.option("--extend", is_flag=True, help="Take in sources that are new since the plan, as new shards at the end.")
+@click.option("--replace", multiple=True, metavar="VIEW", help="Compute this column anew under other settings.")
+@click.option("--seed", type=int, help="Seed of the mixing of samples over shards (default: 0).")
+@click.option("--dry-run", is_flag=True, help="Print what would be built; write nothing under ROOT.")
+@click.option("--overwrite", is_flag=True, help="Remove the shard set in ROOT first.")
+def build(
+    dataset: str,
+    out: Path,
+    root: Path | None,
+    workers: int | None,
+    ray_address: str | None,
+    max_failures: float,
+    dry_run: bool,
+    views: str | None,
+    splits: str | None,
+    **options: Any,
+) -> None:
+    """Build, resume or extend a shard set."""
+    from ..pipeline.build import BuildError, RunSettings
+    from ..pipeline.build import build as run_build
+    from ..pipeline.intake import BuildOptions, check_names
+    from ..pipeline.parsers.errors import ParserError
+    from ..pipeline.plan import PlanError
+    from ..pipeline.sources import DATASETS, SourceError
+    from .progress import BuildBar
+
+    asked_views, asked_splits = _names(views), _names(splits)
+    with sentences(failed=(SourceError, BuildError, ParserError, ValueError), wrong_use=(PlanError,)):
+        check_names(dataset=dataset, views=asked_views, splits=asked_splits, resize=options["resize"])
+        if DATASETS[dataset].drawn:
+            root = root or out.with_name(out.name + "-source")
+            _draw(dataset, root, workers)
+        chosen = BuildOptions(
+            dataset=dataset, out=out, source_root=root, views=asked_views, splits=asked_splits, **options
+        )
+        if dry_run:
+            from ..pipeline.dry_run import describe_plan
+
+            click.echo(describe_plan(chosen))
+            return
+        with BuildBar() as bar:
+            report = run_build(
+                chosen,
+                RunSettings(workers=workers, ray_address=ray_address),
+                on_progress=bar.update,
+                on_message=bar.message,
+            )
+    _say_built(out, report, max_failures)
+
+
+def _say_built(out: Path, report: Any, max_failures: float) -> None:
+    finished = report.finished
+    if report.stage_seconds:
+        stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(report.stage_seconds.items()))
+        click.echo(f"seconds per stage, summed over workers: {stages}", err=True)
+    click.echo(
+        f"{out}: {finished.num_samples} samples, {finished.num_dropped} dropped, {finished.num_bytes / 1e6:.1f} MB, "
+        f"{report.computed} columns of shards written in {report.seconds:.1f} s"
+    )
+    total = finished.num_samples + finished.num_dropped
+    if finished.num_dropped > max_failures * total:
+        click.echo(
+            f"warning: {finished.num_dropped} of {total} samples were dropped, more than --max-failures {max_failures}; "
+            f"the reasons are in {out / 'failures.parquet'}",
+            err=True,
+        )
+        raise SystemExit(DROPPED)
+
+
+def _draw(dataset: str, root: Path, workers: int | None) -> None:
+    """Draw an embedded dataset into `root`; what is there is reused."""
+    import os
+
+    from ..pipeline.demo.draw import DemoSettings, draw_demo
+    from .progress import counting
+
+    with counting("drawing faces") as update:
+        draw_demo(
+            root,
+            num_workers=workers or os.cpu_count() or 1,
+            progress=update,
+            settings=DemoSettings(variant=dataset),
+        )
+
+
+@main.command()
+@click.argument("root", type=_PATH)
+@click.option("--deep", is_flag=True, help="Re-hash everything and re-derive a random sample of the views.")
+@click.option("--root", "source_root", type=_PATH, help="The sources, to re-derive image and parsing too.")
+def verify(root: Path, deep: bool, source_root: Path | None) -> None:
+    """Check sidecars, sizes and the exact set of files; exit 1 on any damage, each file named."""
+    from ..pipeline.shardset import ShardSetError
+    from ..pipeline.verify import verify as run_verify
+
+    with sentences(failed=(ShardSetError,)):
+        if not root.is_dir():
+            raise ShardSetError(f"{root} does not exist or is no folder")
+        damages = run_verify(root, deep=deep, source_root=source_root)
+    for damage in damages:
+        click.echo(f"{damage.path}: {damage.problem}")
+    if damages:
+        stop(f"{root}: {len(damages)} damaged, missing or extra files", FAILED)
+    checked = "sizes, file set and the hashes of the small files"
+    if deep:
+        checked = "every hash, and a random sample of edge, noise and text computed again" + (
+            ", image and parsing from their sources too" if source_root else "; image and parsing need --root"
+        )
+    click.echo(f"{root}: complete and undamaged ({checked})")
+
+
+@main.command()
+@click.argument("root", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def info(root: Path, as_json: bool) -> None:
+    """Counts, bytes, digests, licences and the leak audit of a shard set."""
+    from ..pipeline.info import describe, render
+    from ..pipeline.shardset import ShardSet, ShardSetError
+
+    with sentences(failed=(ShardSetError,)):
+        document = describe(ShardSet.open(root))
+    click.echo(json.dumps(document, indent=2) if as_json else render(document))
+
+
+@main.command()
+@click.argument("root", type=_PATH)
+@click.option("-n", "count", type=click.IntRange(min=1), default=5, show_default=True, help="Samples to show.")
+@click.option("--grid", type=_PATH, metavar="FILE.png", help="Write all views of the samples side by side.")
+def head(root: Path, count: int, grid: Path | None) -> None:
+    """Show the first samples of a shard set; with --grid as a picture, one sample of every source first."""
+    from ..pipeline.preview import describe_rows, write_grid
+    from ..pipeline.reader import DamagedShardError
+    from ..pipeline.shardset import ShardSet, ShardSetError
+
+    with sentences(failed=(ShardSetError, DamagedShardError, OSError)):
+        shard_set = ShardSet.open(root)
+        if grid is None:
+            click.echo(describe_rows(shard_set, count))
+        else:
+            write_grid(shard_set, count, grid)
+            click.echo(str(grid))
+
+
+@main.command()
+@click.argument("root", type=_PATH)
+@click.option("--views", required=True, help="Comma-separated columns to join into single tars.")
+@click.option("--out", required=True, type=_PATH, help="Folder of the exported tars.")
+def export(root: Path, views: str, out: Path) -> None:
+    """Join chosen columns into single tars (OUT/<shard>.tar) that any WebDataset reader opens."""
+    from ..pipeline.export import ExportError, export_tars
+    from ..pipeline.shardset import ShardSet, ShardSetError
+
+    with sentences(failed=(ShardSetError, OSError), wrong_use=(ExportError,)):
+        count = export_tars(ShardSet.open(root), _names(views) or (), out)
+    click.echo(f"{out}: {count} shards")
+
+
+@main.command()
+@click.option("--real-dir", required=True, type=_PATH, help="Folder of photographs of real faces.")
+@click.option(
+    "--out", required=True, type=_PATH, help="Folder to write; build it with `--dataset manifest --root OUT`."
+)
+@click.option(
+    "--parser", metavar="bisenet|bisenet-lite|FILE", default="bisenet", show_default=True, help="Finds the regions."
+)
+@click.option(
+    "--sources", type=click.Choice(["seen", "all"]), default="all", show_default=True, help="Simulators to run."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+def synth(real_dir: Path, out: Path, parser: str, sources: str, seed: int) -> None:
+    """Run the simulated generators of the embedded dataset on photographs: an attribution benchmark of your own faces."""
+    from ..pipeline.demo.photographs import synthesise
+    from ..pipeline.parsers.errors import ParserError
+    from ..pipeline.parsers.parser import Parser
+    from ..pipeline.parsers.specs import resolve
+    from .progress import counting
+
+    if parser.startswith("maps:"):
+        stop("error: synth parses enlarged crops: --parser takes bisenet, bisenet-lite or a weight file", WRONG_USE)
+    with sentences(failed=(ParserError, ValueError, OSError)):
+        network = Parser.open(resolve(parser))
+        with counting("simulating") as update:
+            result = synthesise(real_dir, out, parse=network.labels, sources=sources, seed=seed, progress=update)
+    click.echo(f"{out}: {result}")
+    raise SystemExit(COMPLETE)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text is not None else None

@@ -1,0 +1,59 @@
+"""Progress bars on standard error: done/total, samples/s, ETA, dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from ..pipeline.build import Progress
+
+
+class BuildBar:
+    """The bar of a build; it appears with the first progress report."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+
+    def update(self, progress: Progress) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=progress.total, unit="samples", desc="building", smoothing=0.05, mininterval=0.5)
+        self._bar.set_postfix_str(f"dropped {progress.dropped}", refresh=False)
+        self._bar.update(progress.done - self._bar.n)
+
+    def message(self, text: str) -> None:
+        tqdm.write(text, file=_stderr())
+
+    def __enter__(self) -> BuildBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextmanager
+def counting(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar fed by update(done, total)."""
+    bar: tqdm[None] = tqdm(desc=description, unit="images", mininterval=0.5, disable=False, leave=True, delay=1)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    try:
+        yield update
+    finally:
+        bar.close()
+
+
+def _stderr() -> object:
+    import sys
+
+    return sys.stderr

@@ -1,0 +1,50 @@
+"""Joining columns into single tars for readers that expect all members of a sample in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import webdataset as wds
+
+from .commit import AtomicFile
+from .plan import ordered
+from .shardset import ShardSet
+from .tars import read_members, read_sidecar
+
+
+class ExportError(ValueError):
+    """A view the shard set lacks, or a folder that is in use (exit code 2)."""
+
+
+def export_tars(shard_set: ShardSet, views: Sequence[str], out: Path) -> int:
+    """Write OUT/<shard>.tar with the members of `views`, samples in shard order; returns the number of tars."""
+    for view in views:
+        if view not in shard_set.views:
+            known = ", ".join(sorted(shard_set.views))
+            raise ExportError(f"{shard_set.root} has no view {view!r}; it has {known}")
+    if not views:
+        raise ExportError("--views names no view")
+    if out.exists() and any(out.iterdir()):
+        raise ExportError(f"--out {out} is not empty")
+    out.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for shard in shard_set.shard_names:
+        sidecars = {view: read_sidecar(shard_set.root, view, shard) for view in ordered(views)}
+        keys = next(iter(sidecars.values()))["keys"]  # type: ignore[index]
+        if not keys:
+            continue
+        members = {
+            suffix: read_members(shard_set.root, sidecar, suffix)
+            for sidecar in sidecars.values()
+            if sidecar is not None
+            for suffix in sidecar["members"]
+        }
+        with AtomicFile(out / f"{shard}.tar") as file:
+            tar = wds.TarWriter(file, encoder=False, mtime=0, user="", group="")
+            for number, key in enumerate(keys):
+                tar.write({"__key__": key, **{suffix: data[number] for suffix, data in members.items()}})
+            tar.close()
+            file.commit()
+        count += 1
+    return count

@@ -1,0 +1,194 @@
+"""A complete shard set on disk: open it, select rows, verify it, load batches from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from .columns import ViewPlan
+from .plan import SCHEMA_VERSION
+from .protocols import Protocol, load_protocol
+
+if TYPE_CHECKING:
+    from .loader import Loader
+    from .verify import Damage
+
+
+class ShardSetError(ValueError):
+    """A folder that is no complete shard set of a schema this version reads, or a selection it cannot serve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSet:
+    """Rows of a shard set, with the classes they are labelled by.
+
+    index: one row a sample (INDEX_SCHEMA). classes: label -> generator. views: name -> parameters, dtype, shape, scale.
+    """
+
+    root: Path
+    document: dict[str, Any] = field(repr=False)
+    index: pa.Table = field(repr=False)
+    classes: tuple[str, ...]
+    protocol: Protocol | None = None
+
+    @classmethod
+    def open(cls, root: str | Path) -> ShardSet:
+        """Raises ShardSetError where dataset.json is absent (the build did not end) or of another schema_version."""
+        root = Path(root)
+        file = root / "dataset.json"
+        if not root.is_dir():
+            raise ShardSetError(f"{root} does not exist or is no folder")
+        if not file.exists():
+            what = (
+                "its build is not complete: run it again" if (root / "plan.json").exists() else "no shard set is there"
+            )
+            raise ShardSetError(f"{root} has no dataset.json ({what})")
+        try:
+            document = json.loads(file.read_bytes())
+            version = document["schema_version"]
+        except (ValueError, KeyError, TypeError):
+            raise ShardSetError(f"{file} is damaged; `bmrl-prep build` writes it again") from None
+        if version != SCHEMA_VERSION:
+            raise ShardSetError(f"{file} has schema_version {version}, this version of bmrl reads {SCHEMA_VERSION}")
+        try:
+            index = pq.read_table(root / "index.parquet").combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise ShardSetError(f"{root / 'index.parquet'} cannot be read: {str(error).splitlines()[0]}") from error
+        return cls(root=root, document=document, index=index, classes=tuple(document["classes"]))
+
+    @property
+    def views(self) -> dict[str, dict[str, Any]]:
+        """Name -> its entry in dataset.json: params, digest, codec, and dtype, shape, scale and unit of stored arrays."""
+        return dict(self.document["views"])
+
+    @property
+    def plans(self) -> dict[str, ViewPlan]:
+        return {name: ViewPlan.from_json(view) for name, view in self.document["views"].items()}
+
+    @property
+    def shard_names(self) -> list[str]:
+        return [shard["name"] for shard in self.document["shards"]]
+
+    @property
+    def root_digest(self) -> str:
+        """Identity of the data: the hash of SHA256SUMS, which lists every file."""
+        return hashlib.sha256((self.root / "SHA256SUMS").read_bytes()).hexdigest()
+
+    @property
+    def missing_sources(self) -> tuple[str, ...]:
+        """Sources that the protocol names and this shard set lacks."""
+        if self.protocol is None:
+            return ()
+        named = (*self.protocol.seen, *self.protocol.unseen, *self.protocol.controls)
+        return tuple(source for source in named if source not in self.document["generators"])
+
+    def __len__(self) -> int:
+        return int(self.index.num_rows)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(len(self),): index in `classes`, -1 for a row outside."""
+        number = {name: i for i, name in enumerate(self.classes)}
+        return np.array([number.get(name, -1) for name in self.index["generator"].to_pylist()], dtype=np.int64)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """generator -> selected rows."""
+        return dict(sorted(Counter(self.index["generator"].to_pylist()).items()))
+
+    def select(
+        self,
+        split: str | None = None,
+        generators: Sequence[str] | None = None,
+        protocol: str | Protocol | None = None,
+        part: str | None = None,
+    ) -> ShardSet:
+        """The rows of a split, of some generators, or of a protocol's part: seen, unseen or controls.
+
+        classes: with a protocol its seen sources in file order; else `generators` in the order given; else every
+        generator of ROOT by name. split and part never change them. Raises ShardSetError for an unknown name.
+        """
+        chosen = load_protocol(protocol) if isinstance(protocol, str) else protocol or self.protocol
+        rows, classes = self.index, self.classes
+        if split is not None:
+            if split not in ("train", "val", "test"):
+                raise ShardSetError(f"unknown split {split!r}; known are train, val, test")
+            rows = rows.filter(pc.equal(rows["split"].cast(pa.string()), split))
+        if generators is not None:
+            for name in generators:
+                if name not in self.document["generators"]:
+                    known = ", ".join(sorted(self.document["generators"]))
+                    raise ShardSetError(f"{self.root} has no generator {name!r}; it has {known}")
+            rows = _among(rows, generators)
+            classes = tuple(generators)
+        if chosen is not None:
+            classes = chosen.seen
+            parts = {"seen": chosen.seen, "unseen": chosen.unseen, "controls": chosen.controls}
+            if part is not None and part not in parts:
+                raise ShardSetError(f"unknown part {part!r}; known are {', '.join(parts)}")
+            rows = _among(rows, parts[part] if part else (*chosen.seen, *chosen.unseen, *chosen.controls))
+        elif part is not None:
+            raise ShardSetError("part= needs protocol=: it is the protocol that says what is seen")
+        return dataclasses.replace(self, index=rows.combine_chunks(), classes=classes, protocol=chosen)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the selection: the selected (key, label) rows; views and codecs do not enter."""
+        lines = (f"{key} {label}" for key, label in zip(self.index["key"].to_pylist(), self.labels, strict=True))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def loader(
+        self,
+        *,
+        views: Sequence[str],
+        batch_size: int,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        drop_last: bool | None = None,
+        num_threads: int = 1,
+        check: str = "first",
+        balanced: bool = False,
+        window: int | None = None,
+    ) -> Loader:
+        """Batches of the selected rows; see Loader. drop_last None means: as shuffle."""
+        from .loader import Loader, LoaderSettings
+
+        settings = LoaderSettings(
+            views=tuple(views),
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle=shuffle,
+            drop_last=shuffle if drop_last is None else drop_last,
+            num_threads=num_threads,
+            check=check,
+            balanced=balanced,
+            window=window,
+        )
+        return Loader(self, settings, epoch=epoch)
+
+    def verify(self, deep: bool = False, source_root: Path | None = None) -> list[Damage]:
+        """Every damaged, missing or extra file; empty where all is well."""
+        from .verify import verify
+
+        return verify(self.root, deep=deep, source_root=source_root)
+
+
+def _among(rows: pa.Table, generators: Sequence[str]) -> pa.Table:
+    return rows.filter(pc.is_in(rows["generator"].cast(pa.string()), value_set=pa.array(list(generators), pa.string())))

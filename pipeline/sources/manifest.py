@@ -1,0 +1,124 @@
+"""`--dataset manifest`: a csv, jsonl or parquet file with at least the columns `path` and `generator`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ..taxonomy import FAMILIES, KINDS, Generator, Taxonomy
+from .rows import (
+    SPLIT_ALIASES,
+    SourceError,
+    SourceRow,
+    Walk,
+    check_relative,
+    check_root,
+    finish_walk,
+    group_split,
+)
+
+REQUIRED = ("path", "generator")
+OPTIONAL = ("kind", "family", "split", "group", "source_id", "synthetic", "licence")
+FILE_NAMES = ("manifest.parquet", "manifest.csv", "manifest.jsonl")
+
+
+def walk_manifest(root: Path | None, taxonomy: Taxonomy) -> Walk:
+    """Rows of a manifest file, or of the manifest.* in a folder; paths are relative to the manifest's folder."""
+    root = check_root(root, "manifest")
+    file = root if root.is_file() else _find_manifest(root)
+    records = _read(file).to_pylist()
+    walk = Walk(root=file.parent, rows=[])
+    for number, record in enumerate(records, start=1):
+        row = _row(record, f"{file.name} row {number}", file.parent, taxonomy)
+        if row is None:
+            walk.unused["its identities fall into different splits"] += 1
+        else:
+            walk.rows.append(row)
+    return finish_walk(walk, "manifest")
+
+
+def _row(record: dict[str, Any], where: str, root: Path, taxonomy: Taxonomy) -> SourceRow | None:
+    path = check_relative(str(record["path"] or ""), root, where)
+    generator = _generator(record, where, taxonomy)
+    group = str(record.get("group") or record.get("source_id") or Path(path).stem)
+    split = str(record.get("split") or "")
+    if split and split.lower() not in SPLIT_ALIASES:
+        raise SourceError(f"{where}: split {split!r} is none of train, val, test")
+    decided = SPLIT_ALIASES[split.lower()] if split else group_split(group)
+    if decided is None:
+        return None
+    return SourceRow(
+        path=path,
+        generator=generator.name,
+        kind=generator.kind,
+        family=generator.family,
+        split=decided,
+        group=group,
+        synthetic=_truth(record.get("synthetic"), where),
+        licence=str(record.get("licence") or "unknown"),
+    )
+
+
+def _generator(record: dict[str, Any], where: str, taxonomy: Taxonomy) -> Generator:
+    name = str(record["generator"] or "")
+    kind, family = record.get("kind"), record.get("family")
+    found = taxonomy.find(name)
+    if found is None and not (name and kind and family):
+        raise SourceError(
+            f"{where}: generator {name!r} is not in the taxonomy; add it with --generators FILE.yaml, "
+            "or give columns kind and family"
+        )
+    if kind and kind not in KINDS:
+        raise SourceError(f"{where}: kind {kind!r} is none of {', '.join(KINDS)}")
+    if family and family not in FAMILIES:
+        raise SourceError(f"{where}: family {family!r} is none of {', '.join(FAMILIES)}")
+    return found or Generator(name=name, kind=str(kind), family=str(family))
+
+
+def _truth(value: Any, where: str) -> bool:
+    if value is None or value == "":
+        return False
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("true", "false", "1", "0"):
+        return str(value).lower() in ("true", "1")
+    raise SourceError(f"{where}: synthetic {value!r} is neither true nor false")
+
+
+def _find_manifest(root: Path) -> Path:
+    for name in FILE_NAMES:
+        if (root / name).is_file():
+            return root / name
+    raise SourceError(f"no {', '.join(FILE_NAMES)} in {root}")
+
+
+def _read(file: Path) -> pa.Table:
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": pq.read_table}
+    reader = readers.get(file.suffix.lower())
+    if reader is None:
+        raise SourceError(f"{file.name}: a manifest is a .csv, .jsonl or .parquet file")
+    try:
+        table = reader(file)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise SourceError(f"{file.name} cannot be read: {str(error).splitlines()[0]}") from error
+    for column in REQUIRED:
+        if column not in table.column_names:
+            raise SourceError(f"{file.name}: column {column!r} is missing; found {', '.join(table.column_names)}")
+    return table.select([name for name in (*REQUIRED, *OPTIONAL) if name in table.column_names])
+
+
+def _read_csv(file: Path) -> pa.Table:
+    with file.open(encoding="utf-8") as stream:
+        header = stream.readline().strip().split(",")
+    strings = pyarrow.csv.ConvertOptions(column_types={name.strip('"'): pa.string() for name in header})
+    return pyarrow.csv.read_csv(file, convert_options=strings)
+
+
+def _read_jsonl(file: Path) -> pa.Table:
+    with file.open(encoding="utf-8") as stream:
+        return pa.Table.from_pylist([json.loads(line) for line in stream if line.strip()])

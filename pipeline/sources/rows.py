@@ -1,0 +1,100 @@
+"""What every source adapter yields: one row a sample, and the rules all rows obey (paths, splits, groups)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+SPLITS = ("train", "val", "test")
+SPLIT_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+TRAIN_SHARE, VAL_SHARE = 0.75, 0.125  # the rest is test
+
+
+class SourceError(ValueError):
+    """The dataset on disk cannot be used as it is; the text says what, where and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceRow:
+    """One sample before any pixel is read."""
+
+    path: str  # relative to the root, posix
+    generator: str  # canonical name
+    kind: str
+    family: str
+    split: str  # train, val or test
+    group: str  # identity or video ids joined by '+': two ids for a swap
+    synthetic: bool
+    licence: str
+
+
+@dataclass(kw_only=True)
+class Walk:
+    """The rows an adapter found under `root`, sorted by path, with what it left out and why."""
+
+    root: Path
+    rows: list[SourceRow]
+    unused: Counter[str] = field(default_factory=Counter)  # reason -> number of files
+    warnings: list[str] = field(default_factory=list)
+
+
+def hash_split(identity: str) -> str:
+    """The split of one identity or video: a stable hash decides, 75 / 12.5 / 12.5 %."""
+    share = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
+    return "train" if share < TRAIN_SHARE else "val" if share < TRAIN_SHARE + VAL_SHARE else "test"
+
+
+def group_split(group: str) -> str | None:
+    """The split that all identities of a group share, or None where they fall into different ones."""
+    splits = {hash_split(identity) for identity in group.split("+")}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def check_root(root: Path | None, dataset: str) -> Path:
+    """An existing folder, resolved. Raises SourceError."""
+    if root is None:
+        raise SourceError(f"--dataset {dataset} needs --root DIR, the folder that holds it")
+    if not root.exists():
+        raise SourceError(f"--root {root} does not exist")
+    return root.resolve()
+
+
+def check_relative(path: str, root: Path, where: str) -> str:
+    """A manifest's path in posix form; it must be relative and stay below the root, links followed."""
+    pure = PurePosixPath(path.replace("\\", "/"))
+    if not path or pure.is_absolute() or (len(path) > 1 and path[1] == ":"):
+        raise SourceError(f"{where}: path {path!r} must be relative to the manifest's folder")
+    if ".." in pure.parts:
+        raise SourceError(f"{where}: path {path!r} leaves the root through '..'")
+    check_inside(root / pure, root, where)
+    return pure.as_posix()
+
+
+def check_inside(path: Path, root: Path, where: str) -> None:
+    """Raises SourceError where `path` is reached through a link that leads out of `root` (an absolute, resolved path)."""
+    if not path.resolve().is_relative_to(root):
+        raise SourceError(f"{where}: {path.name} is a link that leads out of the root")
+
+
+def finish_walk(walk: Walk, dataset: str) -> Walk:
+    """Sort, and refuse an empty dataset or one path twice."""
+    if not walk.rows:
+        raise SourceError(
+            f"no images found under {walk.root} for --dataset {dataset}; `bmrl-prep datasets` shows the layout it expects"
+        )
+    walk.rows.sort(key=lambda row: row.path)
+    for previous, row in zip(walk.rows, walk.rows[1:], strict=False):
+        if previous.path == row.path:
+            raise SourceError(f"{row.path} is listed twice")
+    return walk

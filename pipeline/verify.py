@@ -1,0 +1,227 @@
+"""Is a shard set what it says? Sizes and the exact set of files; with deep, every hash and re-derived samples."""
+
+from __future__ import annotations
+
+import json
+import random
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .columns import ViewPlan
+from .commit import TEMPORARY_PREFIX
+from .parsers.weights import file_sha256
+from .plan import PlanError, read_plan
+from .tars import KEY_PATTERN, Sidecar, read_members, read_sidecar
+from .views import edge, image, noise, text
+
+NUM_REDERIVED = 32  # samples
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file and what is wrong with it."""
+
+    path: str  # relative to the root
+    problem: str
+
+
+def verify(root: Path, *, deep: bool = False, source_root: Path | None = None) -> list[Damage]:
+    """All damages of a shard set, sorted by path. An incomplete build is one damage: dataset.json is missing."""
+    sums = _read_sums(root)
+    if isinstance(sums, Damage):
+        return [sums]
+    damages = _check_file_set(root, sums)
+    missing = {damage.path for damage in damages}
+    damages += _check_small_files(root, {name: digest for name, digest in sums.items() if name not in missing})
+    broken = {damage.path for damage in damages}
+    if not {"plan.json", "plan.parquet", "dataset.json"} & broken:
+        damages += _check_columns(root, sums, broken, deep=deep)
+    if deep and not damages:
+        damages += _rederive(root, source_root)
+    return sorted(damages, key=lambda damage: damage.path)
+
+
+def _read_sums(root: Path) -> dict[str, str] | Damage:
+    if not (root / "dataset.json").is_file():
+        return Damage("dataset.json", "missing: the build is not complete, run it again")
+    try:
+        lines = (root / "SHA256SUMS").read_text(encoding="ascii").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError):
+        return Damage("SHA256SUMS", "missing or damaged: run the build again to write it anew")
+    sums = {}
+    for line in lines:
+        digest, separator, name = line.rstrip("\n").partition("  ")
+        if not separator or len(digest) != 64 or not set(digest) <= set("0123456789abcdef") or not line.endswith("\n"):
+            return Damage("SHA256SUMS", f"damaged: cannot read the line {line.strip()[:80]!r}")
+        sums[name] = digest
+    if list(sums) != sorted(sums) or len(sums) != len(lines):
+        return Damage("SHA256SUMS", "damaged: its lines are not sorted and unique")
+    return sums
+
+
+def _check_file_set(root: Path, sums: dict[str, str]) -> list[Damage]:
+    found = set()
+    for path in root.rglob("*"):
+        relative = path.relative_to(root).as_posix()
+        if relative.split("/", 1)[0] == ".log" or (path.is_dir() and not path.is_symlink()):
+            continue
+        found.add(relative)
+    expected = {*sums, "SHA256SUMS"}
+    damages = [Damage(name, "missing") for name in expected - found]
+    for name in found - expected:
+        left_over = Path(name).name.startswith(TEMPORARY_PREFIX)
+        damages.append(Damage(name, "left over by a killed build; the next build removes it" if left_over else "extra"))
+    damages += [
+        Damage(name, "is a link; a shard set holds plain files") for name in found if (root / name).is_symlink()
+    ]
+    return damages
+
+
+def _check_small_files(root: Path, sums: dict[str, str]) -> list[Damage]:
+    """Everything but the tars is small enough to be hashed always."""
+    return [
+        Damage(name, "its content is not what SHA256SUMS says")
+        for name, digest in sums.items()
+        if not name.endswith(".tar") and file_sha256(root / name) != digest
+    ]
+
+
+def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: bool) -> list[Damage]:
+    try:
+        plan = read_plan(root)
+    except PlanError as error:
+        return [Damage("plan.json", str(error))]
+    assert plan is not None
+    damages: list[Damage] = []
+    if not {"dataset.json"} & broken:
+        document = json.loads((root / "dataset.json").read_bytes())
+        if document["plan_id"] != plan.id:
+            damages.append(Damage("dataset.json", "is of another plan than plan.json"))
+    named = {"plan.json", "plan.parquet", "index.parquet", "failures.parquet", "dataset.json"}
+    for view, view_plan in plan.views.items():
+        for shard in plan.shards:
+            named |= {f"{view}/{shard}.json"}
+            if f"{view}/{shard}.json" in broken:
+                named |= {f"{view}/{shard}.tar"}
+                continue
+            sidecar = read_sidecar(root, view, shard)
+            if sidecar is None:
+                damages.append(Damage(f"{view}/{shard}.json", "damaged"))
+                continue
+            if sidecar["num_samples"]:
+                named |= {f"{view}/{shard}.tar"}
+                damages += _check_tar(root, view_plan, sidecar, sums, broken, deep=deep)
+            if sidecar["digest"] != view_plan.digest:
+                damages.append(Damage(f"{view}/{shard}.json", "its digest is not the plan's"))
+    damages += [Damage("SHA256SUMS", f"lists {name}, which the plan does not") for name in set(sums) - named]
+    damages += [Damage("SHA256SUMS", f"does not list {name}") for name in named - set(sums)]
+    return damages
+
+
+def _check_tar(
+    root: Path, plan: ViewPlan, sidecar: Sidecar, sums: dict[str, str], broken: set[str], *, deep: bool
+) -> list[Damage]:
+    name = f"{sidecar['view']}/{sidecar['shard']}.tar"
+    if name in broken:
+        return []
+    path = root / name
+    if path.stat().st_size != sidecar["bytes"]:
+        return [Damage(name, f"has {path.stat().st_size} bytes, its sidecar says {sidecar['bytes']}")]
+    if sums.get(name) != sidecar["sha256"]:
+        return [Damage("SHA256SUMS", f"and the sidecar of {name} disagree")]
+    if not deep:
+        return []
+    if file_sha256(path) != sidecar["sha256"]:
+        return [Damage(name, "damaged: its sha256 is not the sidecar's")]
+    return _check_members(path, name, plan, sidecar)
+
+
+def _check_members(path: Path, name: str, plan: ViewPlan, sidecar: Sidecar) -> list[Damage]:
+    """Regular members under the names the sidecar gives, contiguous by sample, no PAX headers."""
+    expected = [f"{key}.{suffix}" for key in sidecar["keys"] for suffix in sorted(plan.codec)]
+    with tarfile.open(path) as tar:
+        for number, member in enumerate(tar):
+            if number >= len(expected) or member.name != expected[number]:
+                return [Damage(name, f"member {number} is {member.name!r}, which the sidecar does not say")]
+            key = member.name.split(".", 1)[0]
+            if not member.isreg() or member.pax_headers or not KEY_PATTERN.fullmatch(key):
+                return [Damage(name, f"member {member.name!r} is not a plain file of the allowed form")]
+    return []
+
+
+def _rederive(root: Path, source_root: Path | None) -> list[Damage]:
+    """Compute a random sample of edge, noise and text again from the shards; image and parsing from the sources."""
+    plan = read_plan(root)
+    assert plan is not None
+    rows = {row["key"]: row for row in plan.rows.to_pylist()} if plan.rows.num_rows < 10**6 else {}
+    chooser = random.Random(0)
+    shards = plan.shards
+    damages = []
+    for shard in chooser.sample(shards, min(len(shards), NUM_REDERIVED)):
+        sidecar = read_sidecar(root, "image", shard)
+        if sidecar is None or not sidecar["num_samples"]:
+            continue
+        number = chooser.randrange(sidecar["num_samples"])
+        damages += _rederive_sample(root, plan.views, shard, number, rows.get(sidecar["keys"][number]), source_root)
+    return damages
+
+
+def _rederive_sample(
+    root: Path,
+    plans: dict[str, ViewPlan],
+    shard: str,
+    number: int,
+    row: dict[str, Any] | None,
+    source_root: Path | None,
+) -> list[Damage]:
+    stored = {view: _stored(root, plans[view], shard, number) for view in plans if view != "text"}
+    again: dict[str, Any] = {}
+    rgb = stored["image"]
+    if "edge" in plans:
+        again["edge"] = edge.compute_edge(rgb)
+    if "noise" in plans:
+        again["noise"] = noise.compute_noise(rgb, noise.NoiseParams(**plans["noise"].params)).numerators
+    if source_root is not None and row is not None:
+        try:
+            source = image.read_source(
+                (source_root / row["source_path"]).read_bytes(), image.ImageParams(**plans["image"].params)
+            )
+        except (OSError, ValueError) as error:
+            return [Damage(f"image/{shard}.tar", f"its source {row['source_path']} cannot be read: {error}")]
+        again["image"] = image.compute_image(source, image.ImageParams(**plans["image"].params))
+        if "parsing" in plans and plans["parsing"].params["parser"] not in ("file", "maps"):
+            again["parsing"] = _parse(plans["parsing"], source.rgb)
+    damages = [
+        Damage(f"{view}/{shard}.tar", f"sample {number} is not what its view computes")
+        for view, array in again.items()
+        if not np.array_equal(array, stored[view])
+    ]
+    if "text" in plans and row is not None:
+        sidecar = read_sidecar(root, "text", shard)
+        assert sidecar is not None
+        labels = text.Labels(**{name: row[name] for name in text.Labels.__dataclass_fields__})
+        lines = text.encode_text(text.sentences(labels, plans["text"].params["prompts"]))
+        if read_members(root, sidecar, "txt")[number] != lines:
+            damages.append(Damage(f"text/{shard}.tar", f"sample {number} is not what its view computes"))
+    return damages
+
+
+def _stored(root: Path, plan: ViewPlan, shard: str, number: int) -> Any:
+    sidecar = read_sidecar(root, plan.name, shard)
+    assert sidecar is not None
+    offset, size = sidecar["members"][plan.suffix][number]
+    with (root / plan.name / f"{shard}.tar").open("rb") as file:
+        file.seek(offset)
+        return plan.decode(file.read(size))
+
+
+def _parse(plan: ViewPlan, rgb: image.RGB) -> Any:
+    from .parsers.specs import resolve
+    from .parsing_plan import ParserChoice
+
+    choice = ParserChoice(spec=resolve(str(plan.params["parser"])), plan=plan)
+    return choice.open().parse([rgb])[0]
