@@ -50,19 +50,19 @@ def fetch(pin: Pin, *, name: str, cache: Path | None = None) -> Path:
 
 def _fetch_from(mirror: Mirror, pin: Pin, cache: Path | None) -> Path | str:
     """The verified file, or the reason why this mirror did not give it."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     cached = _cached(mirror, cache)
     if cached is not None:  # found damaged before
         _remove(cached)
+    endpoint = os.environ.get("HF_ENDPOINT")  # the client reads it only when it is first imported
     try:
+        # hf_hub_download itself asks an absent hub for half a minute before it gives up.
+        url = hf_hub_url(mirror.repository, mirror.file, revision=mirror.revision, endpoint=endpoint)
+        get_hf_file_metadata(url, timeout=10)
         path = Path(
             hf_hub_download(
-                mirror.repository,
-                mirror.file,
-                revision=mirror.revision,
-                cache_dir=cache,
-                endpoint=os.environ.get("HF_ENDPOINT"),  # the client reads it only when it is first imported
+                mirror.repository, mirror.file, revision=mirror.revision, cache_dir=cache, endpoint=endpoint
             )
         )
     except Exception as error:  # the client has raised requests', httpx's and its own types over its versions
@@ -110,10 +110,11 @@ def _reason(error: Exception) -> str:
     """A few words in place of the client's paragraphs and addresses."""
     from huggingface_hub import errors
 
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+    name = type(error).__name__
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) or name.startswith("Connect"):
         return "not reachable, and not in the cache"
     if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.EntryNotFoundError):
         return "no such repository, revision or file any more"
     if "Consistency check failed" in str(error):
         return "the download ended short"
-    return f"the download failed ({type(error).__name__})"
+    return f"the download failed ({name})"

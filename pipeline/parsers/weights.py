@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,11 +72,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        loaded = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about other pickles' protocols, before the refusal
+            loaded = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
     except SafetensorError as error:
         raise ParserError(f"{path}: is no whole .safetensors file ({error}); fetch it again") from error
     except pickle.UnpicklingError as error:

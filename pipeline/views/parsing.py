@@ -1,9 +1,9 @@
 """The `parsing` view: the square source crop -> face-part labels, uint8 (224, 224), 19 classes in BiSeNet's order.
 
 The crop (the same that the `image` view takes, at native resolution) is resized to the parser's input with Pillow's
-antialiased bilinear, normalised by ImageNet's mean and std, and labelled by the argmax of the network's logits at input
-resolution; the label map goes to 224 by nearest neighbour, output pixel i reading input pixel floor(i * S / 224) (the
-convention of OpenCV's and torch's `nearest`).
+antialiased bilinear (equal to within one level), normalised by ImageNet's mean and std, and labelled by the argmax of
+the network's logits at input resolution; the label map goes to 224 by nearest neighbour, output pixel i reading input
+pixel floor(i * S / 224) (the convention of OpenCV's and torch's `nearest`).
 """
 
 from __future__ import annotations
