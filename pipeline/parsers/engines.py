@@ -84,23 +84,31 @@ class OnnxNetwork:
     """ONNX Runtime on CPU, float32; the graph does everything from pixels to labels."""
 
     def __init__(self, net: BiSeNet, *, threads: int) -> None:
-        import onnxruntime
-
-        from .onnx_graph import build_graph
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3  # errors; its warnings are about other machines
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # actors share the cores
-        self.session: Any = onnxruntime.InferenceSession(build_graph(net), options, providers=["CPUExecutionProvider"])
+        self.net, self.threads = net.eval(), threads
+        self._sessions: dict[int, Any] = {}  # by input size; a parser uses one
 
     def __call__(self, batch: Pixels, resolution: int, size: int) -> Maps:
         """uint8 (B, S, S, 3) -> uint8 (B, size, size)."""
         from .onnx_graph import STRIDE, sampling_matrix
 
-        rows = sampling_matrix(batch.shape[1] // STRIDE, resolution=resolution, size=size)
-        labels: Maps = self.session.run(["labels"], {"image": batch, "rows": rows})[0]
+        side = batch.shape[1]
+        if side not in self._sessions:
+            self._sessions[side] = self._open(side)
+        rows = sampling_matrix(side // STRIDE, resolution=resolution, size=size)
+        labels: Maps = self._sessions[side].run(["labels"], {"image": batch, "rows": rows})[0]
         return labels
+
+    def _open(self, side: int) -> Any:
+        import onnxruntime
+
+        from .onnx_graph import build_graph
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.log_severity_level = 3  # errors; its warnings are about other machines
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # actors share the cores
+        graph = build_graph(self.net, input_size=side)
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 class CudaNetwork:

@@ -1,8 +1,12 @@
-"""A BiSeNet as an ONNX graph, written node by node (torch's exporter needs another package and warns).
+"""A BiSeNet as an ONNX graph, written node by node (torch's exporter needs another package, and warns).
 
 The graph holds the whole way from pixels to labels: uint8 (B, S, S, 3) -> normalise -> network with the batch norms
 folded into the convolutions -> logits sampled at the output's pixels -> argmax -> uint8 (B, size, size). Sampling
 is bilinear with aligned corners as two matrix products, only at the pixels that nearest neighbour would read.
+
+ONNX Runtime's direct convolution runs at the processor's peak, so what is left is arithmetic that need not be done:
+3x3 convolutions with many channels go along one axis by Winograd's F(4, 3) (half the products; Lavin and Gray, CVPR
+2016), and a 3x3 convolution behind nearest upsampling by 2 is four 2x2 convolutions before it (4/9 of the products).
 """
 
 from __future__ import annotations
@@ -19,11 +23,28 @@ if TYPE_CHECKING:
 
     from ..views.bisenet import AttentionRefinement, BasicBlock, BiSeNet, ConvBNReLU, FeatureFusion
 
+Array = npt.NDArray[np.float32]
+
 OPSET = 17
 STRIDE = 8  # of the network's logits
+WINOGRAD_CHANNELS = 128  # below, the transforms cost more than they save (benchmarks/results/parsing.md)
+
+# F(4, 3) with the points 0, 1, -1, 2, -2, infinity: output = OUT (GAIN kernel * IN pixels).
+WINOGRAD_IN = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+WINOGRAD_GAIN = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+WINOGRAD_OUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
 
-def sampling_matrix(coarse: int, *, resolution: int, size: int) -> npt.NDArray[np.float32]:
+def sampling_matrix(coarse: int, *, resolution: int, size: int) -> Array:
     """(size, coarse): row i weighs the logits' rows for output pixel i, read at floor(i * resolution / size)."""
     place = nearest_rows(resolution, size) * ((coarse - 1) / max(1, resolution - 1))
     low = np.minimum(np.floor(place).astype(np.int64), max(0, coarse - 2))
@@ -34,9 +55,9 @@ def sampling_matrix(coarse: int, *, resolution: int, size: int) -> npt.NDArray[n
     return matrix
 
 
-def build_graph(net: BiSeNet) -> bytes:
+def build_graph(net: BiSeNet, *, input_size: int) -> bytes:
     """The serialised model; inputs `image` uint8 (B, S, S, 3), `rows` float32 (size, S/8); output `labels` uint8."""
-    return _Graph().bisenet(net)
+    return _Graph().bisenet(net, input_size)
 
 
 class _Graph:
@@ -46,7 +67,7 @@ class _Graph:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
-    def bisenet(self, net: BiSeNet) -> bytes:
+    def bisenet(self, net: BiSeNet, side: int) -> bytes:
         from onnx import TensorProto, helper
 
         path = net.cp
@@ -54,16 +75,17 @@ class _Graph:
         x = self._conv(x, path.resnet.conv1, path.resnet.bn1, relu=True)
         x = self._add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
         feats = []
-        for layer in (path.resnet.layer1, path.resnet.layer2, path.resnet.layer3, path.resnet.layer4):
+        for i, layer in enumerate((path.resnet.layer1, path.resnet.layer2, path.resnet.layer3, path.resnet.layer4)):
             for block in layer:
-                x = self._block(x, cast("BasicBlock", block))
+                x = self._residual(x, cast("BasicBlock", block), side >> (2 + i))
             feats.append(x)
         _, feat8, feat16, feat32 = feats
-        context = self._add("Add", [self._refine(feat32, path.arm32), self._block1(self._pool(feat32), path.conv_avg)])
-        context = self._block1(self._double(context), path.conv_head32)
-        context = self._add("Add", [self._refine(feat16, path.arm16), context])
-        context = self._block1(self._double(context), path.conv_head16)
-        logits = self._block1(self._fuse(feat8, context, net.ffm), net.conv_out.conv)
+        pooled = self._block(self._pool(feat32), path.conv_avg)
+        context = self._add("Add", [self._refine(feat32, path.arm32, side // 32), pooled])
+        context = self._double(context, path.conv_head32)
+        context = self._add("Add", [self._refine(feat16, path.arm16, side // 16), context])
+        context = self._double(context, path.conv_head16)
+        logits = self._block(self._fuse(feat8, context, net.ffm), net.conv_out.conv, side // STRIDE)
         logits = self._conv(logits, net.conv_out.conv_out)
         rows = self._add("MatMul", ["rows", logits])  # (size, S/8) @ (B, N, S/8, S/8) -> (B, N, size, S/8)
         columns = self._add("Transpose", ["rows"], perm=[1, 0])
@@ -74,8 +96,8 @@ class _Graph:
             self.nodes,
             "bisenet",
             [
-                helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "S", "S", 3]),
-                helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["size", "coarse"]),
+                helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", side, side, 3]),
+                helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["size", side // STRIDE]),
             ],
             [helper.make_tensor_value_info("labels", TensorProto.UINT8, ["B", "size", "size"])],
             initializer=self.weights,
@@ -87,30 +109,30 @@ class _Graph:
     def _normalize(self, image: str) -> str:
         from onnx import TensorProto
 
-        mean, std = np.array(MEAN, dtype=np.float32), np.array(STD, dtype=np.float32)
-        x = self._add("Cast", [image], to=TensorProto.FLOAT)
-        x = self._add("Div", [x, self._weight(np.array(255, dtype=np.float32))])
-        x = self._add("Div", [self._add("Sub", [x, self._weight(mean)]), self._weight(std)])
-        return self._add("Transpose", [x], perm=[0, 3, 1, 2])  # BHWC -> BCHW
+        mean, std = np.array(MEAN).reshape(1, 3, 1, 1), np.array(STD).reshape(1, 3, 1, 1)
+        x = self._add("Transpose", [image], perm=[0, 3, 1, 2])  # BHWC -> BCHW
+        x = self._add("Cast", [x], to=TensorProto.FLOAT)
+        x = self._add("Mul", [x, self._weight(1 / (255 * std))])
+        return self._add("Sub", [x, self._weight(mean / std)])
 
-    def _block(self, x: str, block: BasicBlock) -> str:
-        residual = self._conv(x, block.conv1, block.bn1, relu=True)
-        residual = self._conv(residual, block.conv2, block.bn2)
+    def _residual(self, x: str, block: BasicBlock, side: int) -> str:
+        residual = self._conv(x, block.conv1, block.bn1, relu=True, side=side)
+        residual = self._conv(residual, block.conv2, block.bn2, side=side)
         shortcut = x
         if block.downsample is not None:
             shortcut = self._conv(x, block.downsample[0], block.downsample[1])
         return self._add("Relu", [self._add("Add", [residual, shortcut])])
 
-    def _block1(self, x: str, block: ConvBNReLU) -> str:
-        return self._conv(x, block.conv, block.bn, relu=True)
+    def _block(self, x: str, block: ConvBNReLU, side: int = 0) -> str:
+        return self._conv(x, block.conv, block.bn, relu=True, side=side)
 
-    def _refine(self, x: str, module: AttentionRefinement) -> str:
-        feat = self._block1(x, module.conv)
+    def _refine(self, x: str, module: AttentionRefinement, side: int) -> str:
+        feat = self._block(x, module.conv, side)
         gate = self._conv(self._pool(feat), module.conv_atten, module.bn_atten)
         return self._add("Mul", [feat, self._add("Sigmoid", [gate])])
 
     def _fuse(self, spatial: str, context: str, module: FeatureFusion) -> str:
-        feat = self._block1(self._add("Concat", [spatial, context], axis=1), module.convblk)
+        feat = self._block(self._add("Concat", [spatial, context], axis=1), module.convblk)
         gate = self._conv(self._pool(feat), module.conv1, relu=True)
         gate = self._add("Sigmoid", [self._conv(gate, module.conv2)])
         return self._add("Add", [self._add("Mul", [feat, gate]), feat])
@@ -118,32 +140,73 @@ class _Graph:
     def _pool(self, x: str) -> str:
         return self._add("GlobalAveragePool", [x])
 
-    def _double(self, x: str) -> str:
-        scales = self._weight(np.array([1, 1, 2, 2], dtype=np.float32))
-        return self._add(
-            "Resize", [x, "", scales], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-        )
-
-    def _conv(self, x: str, conv: nn.Module, norm: nn.Module | None = None, *, relu: bool = False) -> str:
-        weight = _array(conv.weight).astype(np.float64)
-        inputs = [x]
-        if norm is None:
-            inputs.append(self._weight(weight.astype(np.float32)))
-        else:  # y = (conv(x) - mean) * gain + bias, in float64
-            gain = _array(norm.weight) / np.sqrt(_array(norm.running_var).astype(np.float64) + float(norm.eps))  # type: ignore[arg-type]
-            shift = _array(norm.bias) - _array(norm.running_mean) * gain
-            inputs.append(self._weight((weight * gain[:, None, None, None]).astype(np.float32)))
-            inputs.append(self._weight(shift.astype(np.float32)))
-        pads = [int(pad) for pad in conv.padding] * 2  # type: ignore[union-attr]
-        strides = [int(stride) for stride in conv.stride]  # type: ignore[union-attr]
-        y = self._add("Conv", inputs, kernel_shape=list(weight.shape[2:]), pads=pads, strides=strides)
+    def _conv(
+        self, x: str, conv: nn.Module, norm: nn.Module | None = None, *, relu: bool = False, side: int = 0
+    ) -> str:
+        """A convolution with its norm; `side` is the output's, given where Winograd may be used."""
+        weight, shift = fold(conv, norm)
+        stride = int(conv.stride[0])  # type: ignore[index, arg-type]
+        wide = min(weight.shape[:2]) >= WINOGRAD_CHANNELS
+        if shift is not None and weight.shape[2] == 3 and stride == 1 and wide and side and side % 4 == 0:
+            y = self._winograd(x, weight, shift, side)
+        else:
+            y = self._plain(x, weight, shift, stride=stride, pads=[weight.shape[2] // 2] * 4)
         return self._add("Relu", [y]) if relu else y
 
-    def _weight(self, value: npt.NDArray[np.float32]) -> str:
+    def _double(self, x: str, block: ConvBNReLU) -> str:
+        """Nearest upsampling by 2, then a 3x3 convolution: one 2x2 convolution for each place in a 2x2 block."""
+        weight, shift = fold(block.conv, block.bn)
+        # An even output row reads the source rows i-1, i, i (kernel rows 0, 1+2), an odd one i, i, i+1 (0+1, 2).
+        halves = (np.array([[1, 0, 0], [0, 1, 1]]), np.array([[1, 1, 0], [0, 0, 1]]))
+        parts = []
+        for row in (0, 1):
+            for column in (0, 1):
+                small = np.einsum("ar,ocrs,bs->ocab", halves[row], weight, halves[column])
+                parts.append(self._plain(x, small, shift, pads=[1 - row, 1 - column, row, column]))
+        x = self._add("DepthToSpace", [self._add("Concat", parts, axis=1)], blocksize=2, mode="DCR")
+        return self._add("Relu", [x])
+
+    def _winograd(self, x: str, weight: npt.NDArray[np.float64], shift: npt.NDArray[np.float64], side: int) -> str:
+        """3x3, stride 1, padding 1 on (B, C, side, side), along W: 6 products for 4 outputs and 3 taps.
+
+        Six planes of side/4 columns stand as six groups of channels in one (3, 1) convolution.
+        """
+        num_out, num_in, tiles = weight.shape[0], weight.shape[1], side // 4
+        planes = self._add("MatMul", [x, self._weight(winograd_in(side))])  # (B, C, side, 6 * tiles)
+        planes = self._reshape(planes, (0, num_in, side, 6, tiles))
+        planes = self._add("Transpose", [planes], perm=[0, 3, 1, 2, 4])  # BCHPT -> BPCHT
+        planes = self._reshape(planes, (0, 6 * num_in, side, tiles))
+        kernel = np.einsum("ps,ocrs->pocr", WINOGRAD_GAIN, weight).reshape(6 * num_out, num_in, 3, 1)
+        planes = self._plain(planes, kernel, None, pads=[1, 0, 1, 0], group=6)
+        planes = self._reshape(planes, (0, 6, num_out, side, tiles))
+        planes = self._add("Transpose", [planes], perm=[0, 2, 3, 1, 4])  # BPCHT -> BCHPT
+        planes = self._reshape(planes, (0, num_out, side, 6 * tiles))
+        y = self._add("MatMul", [planes, self._weight(winograd_out(side))])
+        return self._add("Add", [y, self._weight(shift.reshape(1, num_out, 1, 1))])
+
+    def _plain(
+        self,
+        x: str,
+        weight: npt.NDArray[np.float64],
+        shift: npt.NDArray[np.float64] | None,
+        *,
+        pads: list[int],
+        **attributes: int,
+    ) -> str:
+        inputs = [x, self._weight(weight)] + ([] if shift is None else [self._weight(shift)])
+        stride = attributes.pop("stride", 1)
+        kernel = list(weight.shape[2:])
+        return self._add("Conv", inputs, kernel_shape=kernel, pads=pads, strides=[stride] * 2, **attributes)
+
+    def _reshape(self, x: str, shape: tuple[int, ...]) -> str:
+        return self._add("Reshape", [x, self._weight(np.array(shape, dtype=np.int64))])  # 0 keeps the batch
+
+    def _weight(self, value: npt.NDArray[Any]) -> str:
         from onnx import numpy_helper
 
         name = f"w{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(value, name))
+        value = value if value.dtype == np.int64 else value.astype(np.float32)
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def _add(self, kind: str, inputs: list[str], **attributes: Any) -> str:
@@ -154,6 +217,31 @@ class _Graph:
         return name
 
 
-def _array(value: Any) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = value.detach().cpu().numpy()
+def fold(conv: nn.Module, norm: nn.Module | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+    """A convolution's weight (O, I, k, k) and shift (O,) with the batch norm behind it folded in, in float64."""
+    weight = _array(conv.weight)
+    if norm is None:
+        return weight, None
+    gain = _array(norm.weight) / np.sqrt(_array(norm.running_var) + float(cast(float, norm.eps)))
+    return weight * gain[:, None, None, None], _array(norm.bias) - _array(norm.running_mean) * gain
+
+
+def winograd_in(side: int) -> npt.NDArray[np.float64]:
+    """(side, 6 * side/4): a row of pixels, zero outside, to six planes of side/4 tiles."""
+    matrix = np.zeros((side + 2, 6, side // 4))
+    for tile in range(side // 4):
+        matrix[4 * tile : 4 * tile + 6, :, tile] += WINOGRAD_IN.T
+    return matrix[1:-1].reshape(side, -1)
+
+
+def winograd_out(side: int) -> npt.NDArray[np.float64]:
+    """(6 * side/4, side): six planes of side/4 tiles to a row of pixels."""
+    matrix = np.zeros((6, side // 4, side))
+    for tile in range(side // 4):
+        matrix[:, tile, 4 * tile : 4 * tile + 4] = WINOGRAD_OUT.T
+    return matrix.reshape(-1, side)
+
+
+def _array(value: Any) -> npt.NDArray[np.float64]:
+    array: npt.NDArray[np.float64] = value.detach().cpu().double().numpy()
     return array
