@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bmrl.pipeline.parsers import engines
 from bmrl.pipeline.parsers.celebamask import find_photographs, split_held_out
 from bmrl.pipeline.parsers.errors import ParserError
-from bmrl.pipeline.parsers.onnx_graph import sampling_matrix
+from bmrl.pipeline.parsers.onnx_graph import WINOGRAD_GAIN, sampling_matrix, winograd_in, winograd_out
 from bmrl.pipeline.parsers.parser import Parser, parsing_params
 from bmrl.pipeline.parsers.scores import confusion, summarize
 from bmrl.pipeline.parsers.shipped import find_leaks, read_record, training_identities
@@ -57,6 +57,23 @@ def test_onnx_agrees_with_torch(backbone: str, side: int, resolution: int, size:
     assert labels.dtype == np.uint8 and labels.shape == reference.shape == (2, size, size)
     assert len(np.unique(reference)) > 3
     assert np.mean(labels == reference) >= 0.999
+
+
+@pytest.mark.parametrize("side", [128, 160])
+def test_onnx_agrees_at_full_width_where_convolutions_go_by_winograd(side: int) -> None:
+    pytest.importorskip("onnxruntime")
+    net, batch = random_net(width=64), smooth(1, side)
+    reference = engines.TorchNetwork(net, threads=1)(batch, side, 224)
+    assert len(np.unique(reference)) > 3
+    assert np.mean(engines.OnnxNetwork(net, threads=1)(batch, side, 224) == reference) >= 0.999
+
+
+def test_winograd_is_the_convolution() -> None:
+    rng = np.random.default_rng(0)
+    pixels, kernel = rng.standard_normal(16), rng.standard_normal(3)
+    planes = (pixels @ winograd_in(16)).reshape(6, 4) * (WINOGRAD_GAIN @ kernel)[:, None]
+    expected = np.convolve(np.pad(pixels, 1), kernel[::-1], mode="valid")
+    np.testing.assert_allclose(planes.ravel() @ winograd_out(16), expected, atol=1e-12)
 
 
 def test_torch_engine_is_the_published_order_of_steps() -> None:
