@@ -4,11 +4,7 @@ from setuptools import find_packages, setup
 
 SOURCE_FOLDERS = ("pipeline", "model", "cli", "manifests")
 
-packages = [
-    f"bmrl.{name}"
-    for folder in SOURCE_FOLDERS
-    for name in find_packages(include=[folder, f"{folder}.*"])
-]
+packages = [f"bmrl.{name}" for folder in SOURCE_FOLDERS for name in find_packages(include=[folder, f"{folder}.*"])]
 
 setup(
     packages=packages,

@@ -26,4 +26,6 @@ def load_file(path: Path) -> Any:
 
 def names(folder: str) -> list[str]:
     """Names (without .yaml) of the files in a folder of this package, sorted."""
-    return sorted(entry.name[:-5] for entry in files(__name__).joinpath(folder).iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name[:-5] for entry in files(__name__).joinpath(folder).iterdir() if entry.name.endswith(".yaml")
+    )

@@ -63,7 +63,9 @@ def read_source(data: bytes, params: ImageParams | None = None) -> Source:
         raise
     except UnidentifiedImageError:
         raise UnreadableImageError("not an image file") from None
-    except Exception as error:  # Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...) on bad bytes
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise many types (OSError, SyntaxError, struct.error, ...) on bad bytes
         raise UnreadableImageError(f"cannot be decoded: {error}") from error
     height, width = rgb.shape[:2]
     return Source(rgb=center_crop(rgb), width=width, height=height, format=image_format, quality=quality)

@@ -1,0 +1,93 @@
+"""BMRL's encoders: a visual branch (appearance, edge, noise and parsing alike) and the language encoder.
+
+Legend: B batch, C channels, H W pixels, N tokens, D token dimension, U distinct prompts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import ConvStack, MapTransformer, TransformerBlock
+from .config import ModelConfig
+
+NUM_LEVELS = 4
+CONTEXT_LENGTH = 77
+VOCABULARY = 49408  # CLIP's BPE
+START, END = 49406, 49407
+
+
+class VisualEncoder(nn.Module):
+    """Backbone, one token (or 49), class token, Q blocks: (B, C, S, S) -> (B, D). AE, EE and PE of BMRL."""
+
+    def __init__(self, in_channels: int, config: ModelConfig, *, side: int = 224) -> None:
+        super().__init__()
+        self.backbone = ConvStack(in_channels, config.widths, config.convs)
+        reduced = side // 2 ** len(config.widths)
+        self.transformer = _map_transformer((config.widths[-1], reduced, reduced), config, config.tokens)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.transformer(self.backbone(x))
+
+
+class NoiseEncoder(nn.Module):
+    """The same over the SRM residual of one patch, (B, 3, p, p) -> (B, D); its backbone halves the patch twice (D9)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.backbone = ConvStack(3, config.noise_widths, config.noise_convs)
+        reduced = config.patch_size // 2 ** len(config.noise_widths)
+        shape = (config.noise_widths[-1], reduced, reduced)
+        self.transformer = _map_transformer(shape, config, config.noise_tokens)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.transformer(self.backbone(x))
+
+
+class LanguageEncoder(nn.Module):
+    """Four sentences of 77 CLIP BPE ids -> the feature at the last end-of-text token, (U, 4, 77) -> (U, D).
+
+    Causal, like CLIP's. attend_padding=False leaves padding and unknown levels out; every position keeps its own
+    embedding, so only the tokens that count are computed. The end of level 4 is read: at level 1, as the released code
+    does, no gradient would reach levels 2-4 (D12).
+    """
+
+    def __init__(self, config: ModelConfig, *, attend_padding: bool) -> None:
+        super().__init__()
+        length = NUM_LEVELS * CONTEXT_LENGTH
+        self.attend_padding = attend_padding
+        self.embedding = nn.Embedding(VOCABULARY, config.dim)
+        self.positions = nn.Parameter(torch.randn(length, config.dim) * 0.01)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(config.dim, config.text_heads, config.text_mlp) for _ in range(config.text_depth)
+        )
+        self.norm = nn.LayerNorm(config.dim)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        flat, positions, valid = self._pack(tokens.long())
+        length = flat.shape[1]
+        x = self.embedding(flat) + self.positions[positions]
+        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        mask = causal[None, None] & valid[:, None, None, :]  # (U, 1, N, N)
+        for block in self.blocks:
+            x = block(x, mask)
+        last = (torch.arange(length, device=x.device) * ((flat == END) & valid)).amax(dim=1)
+        return self.norm(x[torch.arange(len(x), device=x.device), last])
+
+    def _pack(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(U, 4, 77) -> ids, positions and validity, each (U, N)."""
+        flat = tokens.reshape(len(tokens), -1)
+        if self.attend_padding:
+            positions = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+            return flat, positions, torch.ones_like(flat, dtype=torch.bool)
+        known = (tokens[..., 1] != END)[..., None]  # a level without words is unknown
+        ends = tokens == END
+        within = (ends.cumsum(dim=-1) == 0) | ends  # up to the end-of-text token, which comes once
+        valid = (within & known).reshape(flat.shape)
+        order = torch.argsort((~valid).int(), dim=1, stable=True)[:, : max(1, int(valid.sum(dim=1).max()))]
+        return flat.gather(1, order), order, valid.gather(1, order)
+
+
+def _map_transformer(shape: tuple[int, int, int], config: ModelConfig, tokens: int) -> MapTransformer:
+    return MapTransformer(shape, dim=config.dim, depth=config.depth, heads=config.heads, mlp=config.mlp, tokens=tokens)
