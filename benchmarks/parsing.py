@@ -23,6 +23,7 @@ import onnxruntime
 import torch
 from PIL import Image
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from bmrl.pipeline.parsers.celebamask import Photograph, find_photographs, split_held_out
 from bmrl.pipeline.parsers.drawn import draw_held_out
@@ -45,8 +46,8 @@ def public_script(net: BiSeNet, rgb: RGB, side: int) -> Labels:
     x = (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     with torch.no_grad():
         heads = net.forward_heads(x[None])
-        out = [F.interpolate(head, (side, side), mode="bilinear", align_corners=True) for head in heads][0]
-    return out.squeeze(0).cpu().numpy().argmax(0).astype(np.uint8)
+        outs = [F.interpolate(head, (side, side), mode="bilinear", align_corners=True) for head in heads]
+    return outs[0].squeeze(0).cpu().numpy().argmax(0).astype(np.uint8)
 
 
 def bfloat16_on_cpu(net: BiSeNet, batch: npt.NDArray[np.uint8], side: int) -> Labels:
@@ -181,7 +182,7 @@ def cuda_table(net: BiSeNet, side: int, peak_tflops: float) -> list[str]:
     for _ in range(50):
         network(batch, side, VIEW)
     rate = 50 * 32 / (time.perf_counter() - start)
-    counted = torch.utils.flop_counter.FlopCounterMode(display=False)
+    counted = FlopCounterMode(display=False)
     with counted, torch.no_grad():
         net.float().cpu().forward_coarse(torch.zeros(1, 3, side, side))
     share = rate * counted.get_total_flops() / (peak_tflops * 1e12)

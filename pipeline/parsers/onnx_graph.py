@@ -145,7 +145,7 @@ class _Graph:
     ) -> str:
         """A convolution with its norm; `side` is the output's, given where Winograd may be used."""
         weight, shift = fold(conv, norm)
-        stride = int(conv.stride[0])  # type: ignore[index, arg-type]
+        stride = int(conv.stride[0])  # type: ignore[index]
         wide = min(weight.shape[:2]) >= WINOGRAD_CHANNELS
         if shift is not None and weight.shape[2] == 3 and stride == 1 and wide and side and side % 4 == 0:
             y = self._winograd(x, weight, shift, side)
