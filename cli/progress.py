@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -17,7 +18,7 @@ class BuildBar:
     """The bar of a build; it appears with the first progress report."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
 
     def update(self, progress: Progress) -> None:
         if self._bar is None:
@@ -26,7 +27,7 @@ class BuildBar:
         self._bar.update(progress.done - self._bar.n)
 
     def message(self, text: str) -> None:
-        tqdm.write(text, file=_stderr())
+        tqdm.write(text, file=sys.stderr)
 
     def __enter__(self) -> BuildBar:
         return self
@@ -41,7 +42,7 @@ class BuildBar:
 @contextmanager
 def counting(description: str) -> Iterator[Callable[[int, int], None]]:
     """A bar fed by update(done, total)."""
-    bar: tqdm[None] = tqdm(desc=description, unit="images", mininterval=0.5, disable=False, leave=True, delay=1)
+    bar: tqdm[Any] = tqdm(desc=description, unit="images", mininterval=0.5, disable=False, leave=True, delay=1)
 
     def update(done: int, total: int) -> None:
         bar.total = total
@@ -51,9 +52,3 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
         yield update
     finally:
         bar.close()
-
-
-def _stderr() -> object:
-    import sys
-
-    return sys.stderr

@@ -22,6 +22,10 @@ _CHANNELS = {"image": 3, "edge": 1}
 class Bmrl(nn.Module):
     """Visual encoders whose class tokens are summed, a head and a predictor; parsing and language guide training only."""
 
+    center_sums: Tensor  # (K, D)
+    center_counts: Tensor  # (K,)
+    centers_ready: Tensor  # bool scalar
+
     def __init__(self, config: RunConfig, num_classes: int) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes

@@ -105,10 +105,10 @@ PRESETS: dict[str, RunConfig] = {
     "demo": RunConfig(
         preset="demo",
         model=ModelConfig(
-            dim=128, depth=2, heads=4, mlp=256, widths=(16, 24, 32, 64, 128), convs=(1, 2, 1, 1, 1),
-            noise_widths=(16, 32, 64), noise_convs=(2, 2, 1), text_depth=2, text_heads=4, text_mlp=256,
+            dim=128, depth=2, heads=4, mlp=256, widths=(16, 16, 32, 64, 128), convs=(1, 1, 1, 1, 1),
+            noise_widths=(16, 32, 64), noise_convs=(1, 1, 1), text_depth=2, text_heads=4, text_mlp=256,
         ),
-        train=TrainConfig(epochs=12, batch_size=32, lr=1e-3, schedule="cosine", optimizer="adamw", flip=True),
+        train=TrainConfig(epochs=12, batch_size=32, lr=1e-3, schedule="cosine", optimizer="adamw", flip=True, precision="bfloat16"),
     ),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .build import estimate_bytes, free_bytes
 from .intake import BuildOptions, Intake, resolve, source_counts
-from .plan import SPLITS
+from .sources.rows import SPLITS
 from .views.edge import compute_edge
 from .views.errors import UnreadableImageError
 from .views.image import ImageParams, compute_image, read_source

@@ -1,0 +1,75 @@
+"""`bmrl-train`: a shard set in, a run directory out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .exits import INTERRUPTED, sentences, stop
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bmrl")
+@click.option("--shards", required=True, type=_PATH, help="ROOT of a shard set.")
+@click.option("--out", required=True, type=_PATH, help="RUN, the folder of the run.")
+@click.option("--attributor", default="bmrl", show_default=True)
+@click.option("--protocol", help="Which sources are classes (default: every generator present).")
+@click.option("--preset", default="small", show_default=True, help="Sizes and optimiser: paper, small or demo.")
+@click.option("--semantics", default="sound", show_default=True, help="Equations: sound or strict.")
+@click.option("--epochs", type=click.IntRange(min=1))
+@click.option("--batch-size", type=click.IntRange(min=2))
+@click.option("--device", help="cuda or cpu (default: cuda where there is one).")
+@click.option("--seed", type=int, help="Of the weights, the order and the flips (default: 0).")
+@click.option("--resume", is_flag=True, help="Go on from RUN's last checkpoint.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override one setting, such as losses.dfacc=0."
+)
+def main(
+    shards: Path,
+    out: Path,
+    attributor: str,
+    protocol: str | None,
+    preset: str,
+    semantics: str,
+    device: str | None,
+    resume: bool,
+    settings: tuple[str, ...],
+    **given: Any,
+) -> None:
+    """Train an attributor on a shard set."""
+    from ..model import check_attributor
+    from ..model.config import resolve_config
+    from ..model.training.checkpoint import RunError
+    from ..model.training.trainer import TrainingError
+    from ..pipeline.protocols import load_protocol
+    from ..pipeline.reader import DamagedShardError
+    from ..pipeline.shardset import ShardSet, ShardSetError
+    from .training import TrainRequest, WrongUseError, train
+
+    failed = (ShardSetError, DamagedShardError, TrainingError, RunError, OSError)
+    with sentences(failed=failed, wrong_use=(WrongUseError,)):
+        try:
+            check_attributor(attributor)
+            overrides = dict(_split(item) for item in settings)
+            overrides |= {name: value for name, value in given.items() if value is not None}
+            config = resolve_config(attributor, preset, semantics, overrides)
+            chosen = load_protocol(protocol) if protocol else None
+        except ValueError as error:
+            raise WrongUseError(str(error)) from error
+        request = TrainRequest(
+            out=out, config=config, protocol=chosen, protocol_name=protocol, device=device, resume=resume
+        )
+        finished = train(ShardSet.open(shards), request)
+    if not finished:
+        stop(f"stopped: {out} holds the state, the same command with --resume goes on", INTERRUPTED)
+
+
+def _split(item: str) -> tuple[str, str]:
+    key, separator, value = item.partition("=")
+    if not separator:
+        raise ValueError(f"--set {item}: expected KEY=VALUE")
+    return key, value

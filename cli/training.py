@@ -1,0 +1,193 @@
+"""Wiring of `bmrl-train`: the shard set's loaders and the attributor's trainer meet here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+from ..model import from_config
+from ..model.attributor import Attributor
+from ..model.config import RunConfig, config_to_json
+from ..model.evaluation.evaluate import collect
+from ..model.evaluation.scores import fit_temperature, threshold_for_acceptance
+from ..model.training.checkpoint import RunError, load_weights, write_json
+from ..model.training.run import Run, read_run, write_run
+from ..model.training.trainer import Step, Trainer, TrainingError
+from ..pipeline.protocols import Protocol
+from ..pipeline.shardset import ShardSet
+
+VALIDATION_BATCH = 64
+
+
+class WrongUseError(ValueError):
+    """Exit code 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    out: Path
+    config: RunConfig
+    protocol: Protocol | None
+    protocol_name: str | None
+    device: str | None
+    resume: bool
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Raises WrongUseError for a device that is not here."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda") and not name.startswith("cuda:"):
+        raise WrongUseError(f"unknown --device {name!r}; known are cuda, cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise WrongUseError("--device cuda: no CUDA device is available here; use --device cpu")
+    return torch.device(name)
+
+
+def train(shard_set: ShardSet, request: TrainRequest) -> bool:
+    """Train to the end and calibrate; False where a signal stopped it."""
+    device = choose_device(request.device)
+    selected = shard_set.select(protocol=request.protocol, part="seen" if request.protocol else None)
+    _say_missing(selected)
+    train_rows, val_rows = selected.select(split="train"), selected.select(split="val")
+    if len(train_rows) == 0:
+        raise TrainingError(f"{shard_set.root} has no training rows for these classes; build the train split")
+    run = Run(
+        config=request.config,
+        classes=train_rows.classes,
+        protocol=request.protocol_name,
+        data={
+            "name": shard_set.document["name"],
+            "root_digest": shard_set.root_digest,
+            "selection": train_rows.digest,
+            "views": {name: view["digest"] for name, view in shard_set.views.items()},
+            "n_train": train_rows.counts,
+        },
+    )
+    _prepare_folder(request, run)
+    torch.manual_seed(request.config.train.seed)
+    model = from_config(request.config, train_rows.classes)
+    model.to(device)
+    _use_channels_last(model)
+    config = request.config.train
+    try:
+        loader = train_rows.loader(views=model.training_views, batch_size=config.batch_size, seed=config.seed)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
+
+    def validation() -> Iterable[dict[str, Any]]:
+        return val_rows.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
+
+    trainer = Trainer(model, train=loader, validation=validation, run=request.out, device=device)
+    with tqdm(desc="training", unit="samples", mininterval=0.5, smoothing=0.05) as bar:
+        bar.total = config.epochs * len(loader) * config.batch_size
+        finished = trainer.fit(resume=request.resume, on_step=lambda step: _show(bar, step), on_epoch=_say_epoch)
+    if finished:
+        _calibrate(model, request.out, validation(), device)
+        click.echo(str(request.out))
+    return finished
+
+
+def _prepare_folder(request: TrainRequest, run: Run) -> None:
+    out = request.out
+    if out.exists() and not out.is_dir():
+        raise WrongUseError(f"--out {out} is a file")
+    if (out / "config.json").exists():
+        if not request.resume:
+            raise WrongUseError(f"{out} holds a run already; go on with --resume, or give another --out")
+        before = read_run(out)
+        for what, old, new in (
+            ("class list", before.classes, run.classes),
+            ("settings", config_to_json(before.config), config_to_json(run.config)),
+            ("training rows", before.data["selection"], run.data["selection"]),
+        ):
+            if old != new:
+                raise WrongUseError(f"{out} was trained with another {what}{_difference(old, new)}; give another --out")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise WrongUseError(f"--out {out} is not empty and holds no run")
+    out.mkdir(parents=True, exist_ok=True)
+    write_run(out, run, versions())
+
+
+def _difference(old: Any, new: Any) -> str:
+    if isinstance(old, dict):
+        for section in old:
+            for key in old[section] if isinstance(old[section], dict) else ():
+                if old[section][key] != new[section].get(key):
+                    return f" ({section}.{key}: {old[section][key]!r}, asked for {new[section].get(key)!r})"
+    return ""
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with; no times, no paths."""
+    found = {name: importlib.metadata.version(name) for name in ("bmrl", "torch", "numpy")}
+    return {**found, "python": platform.python_version(), "commit": _commit()}
+
+
+def _commit() -> str:
+    """The commit of a source checkout that this package is imported from, else empty."""
+    top = Path(__file__).resolve().parents[1]
+    if not (top / ".git").exists() or shutil.which("git") is None:
+        return ""
+    done = subprocess.run(["git", "-C", str(top), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _use_channels_last(model: Attributor) -> None:
+    for module in model.modules():  # type: ignore[attr-defined]
+        if isinstance(module, torch.nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _show(bar: tqdm[Any], step: Step) -> None:
+    bar.set_postfix_str(f"epoch {step.epoch + 1}, loss {step.loss:.3f}, accuracy {step.accuracy:.2f}", refresh=False)
+    target = step.step * step.samples
+    if bar.n == 0 and target > step.samples:  # a resumed run: what was done before is not this session's speed
+        bar.initial = bar.n = target - step.samples
+    bar.update(step.samples)
+
+
+def _say_epoch(summary: dict[str, Any]) -> None:
+    tqdm.write(
+        f"epoch {summary['epoch'] + 1}: validation accuracy {summary['val_accuracy']:.3f}, NLL {summary['val_nll']:.3f} "
+        f"on {summary['val_n']} samples"
+    )
+
+
+def _say_missing(selected: ShardSet) -> None:
+    if selected.missing_sources:
+        click.echo(
+            f"warning: the protocol names sources that the shard set lacks: {', '.join(selected.missing_sources)}",
+            err=True,
+        )
+
+
+def _calibrate(model: Attributor, out: Path, validation: Iterable[dict[str, Any]], device: torch.device) -> None:
+    """calibration.json: the temperature and the 95 % acceptance threshold found on seen validation rows."""
+    try:
+        load_weights(model, out / "best.safetensors")
+    except RunError:
+        return
+    found = collect(model, validation, device)
+    if len(found.labels) == 0:
+        return
+    temperature = fit_temperature(found.logits, found.labels)
+    write_json(
+        out / "calibration.json",
+        {
+            "temperature": temperature,
+            "threshold_95": threshold_for_acceptance(found.logits),
+            "threshold_95_calibrated": threshold_for_acceptance(found.logits / temperature),
+            "n": len(found.labels),
+        },
+    )

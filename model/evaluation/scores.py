@@ -1,0 +1,88 @@
+"""Open-set figures from logits: what is accepted, what is rejected, and how well a score ranks seen above unseen.
+
+All in float64. Seen rows have labels in [0, K), unseen ones -1. Ties count half in every AUROC.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp, softmax
+from sklearn.metrics import f1_score, roc_auc_score
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+def max_softmax(logits: Floats) -> Floats:
+    """(N, K) -> (N,) in (0, 1]: the papers' score."""
+    return np.asarray(softmax(logits.astype(np.float64), axis=1).max(axis=1))
+
+
+def log_odds(logits: Floats) -> Floats:
+    """log p / (1 - p) of the top class: ranks as max_softmax does, without its ties at 1.0 (N,)."""
+    ordered = np.sort(logits.astype(np.float64), axis=1)
+    return np.asarray(ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1))
+
+
+SCORES = {
+    "max_softmax": log_odds,  # monotone in it, and free of float ties
+    "max_logit": lambda logits: logits.astype(np.float64).max(axis=1),
+    "energy": lambda logits: np.asarray(logsumexp(logits.astype(np.float64), axis=1)),
+}
+
+
+def closed_set(logits: Floats, labels: Labels) -> dict[str, Any]:
+    """accuracy and macro F1 of seen rows."""
+    predicted = logits.argmax(axis=1)
+    return {
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        "n": len(labels),
+    }
+
+
+def confusion(logits: Floats, labels: Labels, num_classes: int) -> npt.NDArray[np.int64]:
+    """(K, K) counts: rows true, columns predicted."""
+    matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(matrix, (labels, logits.argmax(axis=1)), 1)
+    return matrix
+
+
+def at_threshold(logits: Floats, labels: Labels, threshold: float) -> dict[str, float]:
+    """Of seen rows: the share rejected (max softmax < threshold), and the share accepted and correct."""
+    accepted = max_softmax(logits) >= threshold
+    return {
+        "seen_rejection": float((~accepted).mean()),
+        "accepted_correct": float((accepted & (logits.argmax(axis=1) == labels)).mean()),
+    }
+
+
+def rejection(logits: Floats, threshold: float) -> float:
+    """Share of rows with max softmax < threshold: the papers' "ACC" of an unseen source."""
+    return float((max_softmax(logits) < threshold).mean())
+
+
+def auroc(seen: Floats, unseen: Floats) -> float:
+    """P(score of a seen row > score of an unseen one), ties half."""
+    truth = np.concatenate([np.ones(len(seen)), np.zeros(len(unseen))])
+    return float(roc_auc_score(truth, np.concatenate([seen, unseen])))
+
+
+def fit_temperature(logits: Floats, labels: Labels) -> float:
+    """The T that minimises the NLL of logits / T (Guo et al. 2017), within [0.05, 20]."""
+    logits = logits.astype(np.float64)
+
+    def nll(log_t: float) -> float:
+        return -float(log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(labels)), labels].mean())
+
+    found = minimize_scalar(nll, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def threshold_for_acceptance(logits: Floats, share: float = 0.95) -> float:
+    """The max-softmax threshold that accepts `share` of these (seen, validation) rows."""
+    return float(np.quantile(max_softmax(logits), 1.0 - share))

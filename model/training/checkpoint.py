@@ -1,0 +1,133 @@
+"""What a run directory holds, written so that a crash at any moment leaves a state to go on from.
+
+A checkpoint is a pair of files named by its step under checkpoint/; state.json, renamed into place after them, says
+which pair counts. last.safetensors is a link to the weights of that pair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from ..attributor import Attributor
+
+FOLDER = "checkpoint"
+
+
+class RunError(ValueError):
+    """A run directory that is absent, damaged, or of other settings; the text says the next step."""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Temporary name, fsync, rename."""
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, document: Any) -> None:
+    write_atomic(path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError where the file is absent or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist: {path.parent} is no run of bmrl-train") from None
+    except ValueError:
+        raise RunError(f"{path} is damaged; train again into another --out") from None
+
+
+def save_weights(model: Attributor, path: Path) -> None:
+    """safetensors without metadata: equal weights give equal bytes."""
+    write_atomic(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+
+
+def load_weights(model: Attributor, path: Path) -> None:
+    """Raises RunError where the file is absent, damaged, or of another architecture or class list."""
+    try:
+        state = load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist: the run has no such checkpoint yet") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is damaged ({error}); use another checkpoint, or train again") from error
+    own = model.state_dict()
+    wrong = sorted(k for k in {*own, *state} if k not in own or k not in state or own[k].shape != state[k].shape)
+    if wrong:
+        raise RunError(
+            f"{path} is of another architecture or class list ({len(wrong)} tensors differ, such as {wrong[0]}); "
+            "it belongs to the config.json beside it"
+        )
+    model.load_state_dict(state)
+
+
+class Checkpoints:
+    """The checkpoints of one run directory."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.folder = run / FOLDER
+
+    def save(
+        self, model: Attributor, optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Any]
+    ) -> None:
+        """names: of the optimizer's parameters, in its order."""
+        self.folder.mkdir(exist_ok=True)
+        step = int(state["step"])
+        weights, moments = self.folder / f"{step:08d}.safetensors", self.folder / f"{step:08d}-optimizer.safetensors"
+        save_weights(model, weights)
+        write_atomic(moments, save(_moments(optimizer, names)))
+        write_json(self.run / "state.json", {**state, "weights": weights.name, "optimizer": moments.name})
+        self._link_last(weights)
+        for old in self.folder.glob("*.safetensors"):
+            if old.name not in (weights.name, moments.name):
+                old.unlink()
+
+    def load(self, model: Attributor, optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Any] | None:
+        """Restore both and return the state; None where the run has no checkpoint yet."""
+        if not (self.run / "state.json").exists():
+            return None
+        state: dict[str, Any] = read_json(self.run / "state.json")
+        load_weights(model, self.folder / state["weights"])
+        try:
+            _load_moments(optimizer, names, load_file(self.folder / state["optimizer"]))
+        except (SafetensorError, OSError, KeyError) as error:
+            raise RunError(f"{self.folder / state['optimizer']} is damaged ({error}); train again") from error
+        self._link_last(self.folder / state["weights"])  # a crash may have come between state.json and the link
+        return state
+
+    def _link_last(self, weights: Path) -> None:
+        temporary = self.run / f".tmp-{os.getpid()}-last.safetensors"
+        temporary.unlink(missing_ok=True)
+        os.link(weights, temporary)
+        temporary.replace(self.run / "last.safetensors")
+
+
+def _moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, torch.Tensor]:
+    """Adam's state by parameter name; a parameter that never had a gradient has none."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        f"{key}/{name}": torch.as_tensor(value).clone().contiguous()
+        for name, parameter in zip(names, parameters, strict=True)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, torch.Tensor]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    by_name = dict(zip(names, parameters, strict=True))
+    for key, tensor in tensors.items():
+        kind, name = key.split("/", 1)
+        parameter = by_name[name]
+        optimizer.state[parameter][kind] = tensor if kind == "step" else tensor.to(parameter.device)

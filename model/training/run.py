@@ -1,0 +1,66 @@
+"""config.json of a run directory: the resolved settings, the class list and the identity of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import from_config
+from ..attributor import Attributor
+from ..config import RunConfig, config_from_json, config_to_json
+from .checkpoint import RunError, load_weights, read_json, write_json
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What stands in config.json."""
+
+    config: RunConfig
+    classes: tuple[str, ...]
+    protocol: str | None
+    data: dict[str, Any]  # root_digest, selection, name, views and their digests
+
+
+def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "config": config_to_json(run.config),
+        "classes": list(run.classes),
+        "protocol": run.protocol,
+        "data": run.data,
+        "versions": versions,
+    }
+    write_json(folder / "config.json", document)
+
+
+def read_run(folder: Path) -> Run:
+    """Raises RunError where the folder is no run of this version."""
+    document = read_json(folder / "config.json")
+    try:
+        if document["schema_version"] != SCHEMA_VERSION:
+            raise RunError(
+                f"{folder / 'config.json'} has schema_version {document['schema_version']}, this version reads {SCHEMA_VERSION}"
+            )
+        return Run(
+            config=config_from_json(document["config"]),
+            classes=tuple(document["classes"]),
+            protocol=document["protocol"],
+            data=document["data"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder / 'config.json'} cannot be used: {error}") from error
+
+
+def load_attributor(folder: Path, device: torch.device, *, weights: str = "best.safetensors") -> tuple[Run, Attributor]:
+    """The trained attributor of a run, in eval mode."""
+    run = read_run(folder)
+    model = from_config(run.config, run.classes)
+    load_weights(model, folder / weights)
+    model.to(device)
+    model.eval()
+    return run, model
