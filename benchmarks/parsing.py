@@ -129,12 +129,12 @@ def agreement_table(nets: dict[str, tuple[BiSeNet, int]], photographs: Sequence[
 
 def memory_table(full: Path) -> list[str]:
     program = (
-        "import resource, sys, numpy as np\n"
+        "import re, sys, numpy as np\n"
         "from bmrl.pipeline.parsers.parser import Parser\n"
         "from bmrl.pipeline.parsers.specs import resolve\n"
         "parser = Parser.open(resolve(sys.argv[1]), engine=sys.argv[2])\n"
         "parser.parse([np.zeros((1024, 1024, 3), np.uint8)] * 4)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read()).group(1))\n"
     )
     lines = [
         "### Peak resident memory of a process that opened a parser and parsed four 1024-pixel crops",

@@ -5,8 +5,8 @@ folded into the convolutions -> logits sampled at the output's pixels -> argmax 
 is bilinear with aligned corners as two matrix products, only at the pixels that nearest neighbour would read.
 
 ONNX Runtime's direct convolution runs at the processor's peak, so what is left is arithmetic that need not be done:
-3x3 convolutions with many channels go along one axis by Winograd's F(4, 3) (half the products; Lavin and Gray, CVPR
-2016), and a 3x3 convolution behind nearest upsampling by 2 is four 2x2 convolutions before it (4/9 of the products).
+3x3 convolutions with many channels go along one axis by Winograd's F(4, 3) or F(6, 3) (about half the products; Lavin
+and Gray, CVPR 2016), and one behind nearest upsampling by 2 is four 2x2 convolutions before it (4/9 of the products).
 """
 
 from __future__ import annotations
@@ -24,24 +24,14 @@ if TYPE_CHECKING:
     from ..views.bisenet import AttentionRefinement, BasicBlock, BiSeNet, ConvBNReLU, FeatureFusion
 
 Array = npt.NDArray[np.float32]
+Weight = npt.NDArray[np.float64]
 
 OPSET = 17
 STRIDE = 8  # of the network's logits
 WINOGRAD_CHANNELS = 128  # below, the transforms cost more than they save (benchmarks/results/parsing.md)
 
-# F(4, 3) with the points 0, 1, -1, 2, -2, infinity: output = OUT (GAIN kernel * IN pixels).
-WINOGRAD_IN = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-)
-WINOGRAD_GAIN = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-WINOGRAD_OUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+WINOGRAD_POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # the first m + 1 for F(m, 3), and infinity
+BIAS_PLANE = 1  # of point 1, which reaches every output with weight 1
 
 
 def sampling_matrix(coarse: int, *, resolution: int, size: int) -> Array:
@@ -71,8 +61,7 @@ class _Graph:
         from onnx import TensorProto, helper
 
         path = net.cp
-        x = self._normalize("image")
-        x = self._conv(x, path.resnet.conv1, path.resnet.bn1, relu=True)
+        x = self._stem("image", path.resnet.conv1, path.resnet.bn1)
         x = self._add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
         feats = []
         for i, layer in enumerate((path.resnet.layer1, path.resnet.layer2, path.resnet.layer3, path.resnet.layer4)):
@@ -106,14 +95,17 @@ class _Graph:
         data: bytes = model.SerializeToString()
         return data
 
-    def _normalize(self, image: str) -> str:
+    def _stem(self, image: str, conv: nn.Module, norm: nn.Module) -> str:
+        """Pixels to the first convolution's output; its weights take over the division by 255 std."""
         from onnx import TensorProto
 
         mean, std = np.array(MEAN).reshape(1, 3, 1, 1), np.array(STD).reshape(1, 3, 1, 1)
         x = self._add("Transpose", [image], perm=[0, 3, 1, 2])  # BHWC -> BCHW
         x = self._add("Cast", [x], to=TensorProto.FLOAT)
-        x = self._add("Mul", [x, self._weight(1 / (255 * std))])
-        return self._add("Sub", [x, self._weight(mean / std)])
+        x = self._add("Sub", [x, self._weight(255 * mean)])  # before the padding with zeros, as the mean must be
+        weight, shift = fold(conv, norm)
+        x = self._plain(x, weight / (255 * std), shift, stride=2, pads=[3, 3, 3, 3])
+        return self._add("Relu", [x])
 
     def _residual(self, x: str, block: BasicBlock, side: int) -> str:
         residual = self._conv(x, block.conv1, block.bn1, relu=True, side=side)
@@ -147,7 +139,7 @@ class _Graph:
         weight, shift = fold(conv, norm)
         stride = int(conv.stride[0])  # type: ignore[index]
         wide = min(weight.shape[:2]) >= WINOGRAD_CHANNELS
-        if shift is not None and weight.shape[2] == 3 and stride == 1 and wide and side and side % 4 == 0:
+        if shift is not None and weight.shape[2] == 3 and stride == 1 and wide and side:
             y = self._winograd(x, weight, shift, side)
         else:
             y = self._plain(x, weight, shift, stride=stride, pads=[weight.shape[2] // 2] * 4)
@@ -166,29 +158,32 @@ class _Graph:
         x = self._add("DepthToSpace", [self._add("Concat", parts, axis=1)], blocksize=2, mode="DCR")
         return self._add("Relu", [x])
 
-    def _winograd(self, x: str, weight: npt.NDArray[np.float64], shift: npt.NDArray[np.float64], side: int) -> str:
-        """3x3, stride 1, padding 1 on (B, C, side, side), along W: 6 products for 4 outputs and 3 taps.
+    def _winograd(self, x: str, weight: Weight, shift: Weight, side: int) -> str:
+        """3x3, stride 1, padding 1 on (B, C, side, side), by F(m, 3) along H: m + 2 products for m outputs of 3 taps.
 
-        Six planes of side/4 columns stand as six groups of channels in one (3, 1) convolution.
+        The planes of ceil(side / m) rows stand as groups of channels in one (1, 3) convolution.
         """
-        num_out, num_in, tiles = weight.shape[0], weight.shape[1], side // 4
-        planes = self._add("MatMul", [x, self._weight(winograd_in(side))])  # (B, C, side, 6 * tiles)
-        planes = self._reshape(planes, (0, num_in, side, 6, tiles))
-        planes = self._add("Transpose", [planes], perm=[0, 3, 1, 2, 4])  # BCHPT -> BPCHT
-        planes = self._reshape(planes, (0, 6 * num_in, side, tiles))
-        kernel = np.einsum("ps,ocrs->pocr", WINOGRAD_GAIN, weight).reshape(6 * num_out, num_in, 3, 1)
-        planes = self._plain(planes, kernel, None, pads=[1, 0, 1, 0], group=6)
-        planes = self._reshape(planes, (0, 6, num_out, side, tiles))
-        planes = self._add("Transpose", [planes], perm=[0, 2, 3, 1, 4])  # BPCHT -> BCHPT
-        planes = self._reshape(planes, (0, num_out, side, 6 * tiles))
-        y = self._add("MatMul", [planes, self._weight(winograd_out(side))])
-        return self._add("Add", [y, self._weight(shift.reshape(1, num_out, 1, 1))])
+        num_out, num_in = weight.shape[:2]
+        to_planes, gain, from_planes = winograd(side)
+        num_planes, tiles = len(gain), to_planes.shape[0] // len(gain)
+        planes = self._add("MatMul", [self._weight(to_planes), x])  # (B, C, planes * tiles, side)
+        planes = self._reshape(planes, (0, num_in, num_planes, tiles, side))
+        planes = self._add("Transpose", [planes], perm=[0, 2, 1, 3, 4])  # BCPTW -> BPCTW
+        planes = self._reshape(planes, (0, num_planes * num_in, tiles, side))
+        kernel = np.einsum("pr,ocrs->pocs", gain, weight).reshape(num_planes * num_out, num_in, 1, 3)
+        bias = np.zeros((num_planes, num_out))
+        bias[BIAS_PLANE] = shift
+        planes = self._plain(planes, kernel, bias.ravel(), pads=[0, 1, 0, 1], group=num_planes)
+        planes = self._reshape(planes, (0, num_planes, num_out, tiles, side))
+        planes = self._add("Transpose", [planes], perm=[0, 2, 1, 3, 4])  # BPCTW -> BCPTW
+        planes = self._reshape(planes, (0, num_out, num_planes * tiles, side))
+        return self._add("MatMul", [self._weight(from_planes), planes])
 
     def _plain(
         self,
         x: str,
-        weight: npt.NDArray[np.float64],
-        shift: npt.NDArray[np.float64] | None,
+        weight: Weight,
+        shift: Weight | None,
         *,
         pads: list[int],
         **attributes: int,
@@ -217,7 +212,7 @@ class _Graph:
         return name
 
 
-def fold(conv: nn.Module, norm: nn.Module | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+def fold(conv: nn.Module, norm: nn.Module | None) -> tuple[Weight, Weight | None]:
     """A convolution's weight (O, I, k, k) and shift (O,) with the batch norm behind it folded in, in float64."""
     weight = _array(conv.weight)
     if norm is None:
@@ -226,22 +221,30 @@ def fold(conv: nn.Module, norm: nn.Module | None) -> tuple[npt.NDArray[np.float6
     return weight * gain[:, None, None, None], _array(norm.bias) - _array(norm.running_mean) * gain
 
 
-def winograd_in(side: int) -> npt.NDArray[np.float64]:
-    """(side, 6 * side/4): a row of pixels, zero outside, to six planes of side/4 tiles."""
-    matrix = np.zeros((side + 2, 6, side // 4))
-    for tile in range(side // 4):
-        matrix[4 * tile : 4 * tile + 6, :, tile] += WINOGRAD_IN.T
-    return matrix[1:-1].reshape(side, -1)
+def winograd(side: int) -> tuple[Weight, Weight, Weight]:
+    """Matrices of F(m, 3) for a line of `side` pixels, zero outside, m of 4 and 6 with the fewer products.
+
+    (planes * tiles, side) pixels to planes, (planes, 3) kernel to planes, (side, planes * tiles) planes to outputs.
+    """
+    m = min((4, 6), key=lambda m: -(-side // m) * (m + 2))
+    tiles, points = -(-side // m), WINOGRAD_POINTS[: m + 1]
+    pixels = np.zeros((m + 2, m + 2))  # Toom-Cook, transposed: rows are polynomials that vanish at the other points
+    gain = np.zeros((m + 2, 3))
+    out = np.zeros((m, m + 2))
+    for i, point in enumerate(points):
+        others = [other for other in points if other != point]
+        pixels[i, : m + 1] = np.poly(others)[::-1]
+        gain[i] = np.power(point, np.arange(3)) / np.prod([point - other for other in others])
+        out[:, i] = np.power(point, np.arange(m))
+    pixels[-1], gain[-1, 2], out[-1, -1] = np.poly(points)[::-1], 1.0, 1.0
+    to_planes = np.zeros((m + 2, tiles, tiles * m + 2))
+    from_planes = np.zeros((tiles * m, m + 2, tiles))
+    for tile in range(tiles):
+        to_planes[:, tile, m * tile : m * tile + m + 2] = pixels
+        from_planes[m * tile : m * tile + m, :, tile] = out
+    return to_planes[:, :, 1 : side + 1].reshape(-1, side), gain, from_planes[:side].reshape(side, -1)
 
 
-def winograd_out(side: int) -> npt.NDArray[np.float64]:
-    """(6 * side/4, side): six planes of side/4 tiles to a row of pixels."""
-    matrix = np.zeros((6, side // 4, side))
-    for tile in range(side // 4):
-        matrix[:, tile, 4 * tile : 4 * tile + 4] = WINOGRAD_OUT.T
-    return matrix.reshape(-1, side)
-
-
-def _array(value: Any) -> npt.NDArray[np.float64]:
-    array: npt.NDArray[np.float64] = value.detach().cpu().double().numpy()
+def _array(value: Any) -> Weight:
+    array: Weight = value.detach().cpu().double().numpy()
     return array

@@ -197,7 +197,7 @@ class Run:
             heads = self.net.forward_heads(normalize(images))
         loss = parsing_loss(tuple(head.float() for head in heads), labels, class_weight, self.params)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
         self.optimizer.step()
         self.step += 1
