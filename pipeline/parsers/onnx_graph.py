@@ -47,19 +47,28 @@ def sampling_matrix(coarse: int, *, resolution: int, size: int) -> Array:
 
 def build_graph(net: BiSeNet, *, input_size: int) -> bytes:
     """The serialised model; inputs `image` uint8 (B, S, S, 3), `rows` float32 (size, S/8); output `labels` uint8."""
-    return _Graph().bisenet(net, input_size)
+    return _Graph(input_size).bisenet(net)
 
 
 class _Graph:
-    """Collects nodes; every method takes and returns tensor names."""
+    """Writes nodes and weights straight into the model (no second copy); methods take and return tensor names."""
 
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-
-    def bisenet(self, net: BiSeNet, side: int) -> bytes:
+    def __init__(self, side: int) -> None:
         from onnx import TensorProto, helper
 
+        inputs = [
+            helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", side, side, 3]),
+            helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["size", side // STRIDE]),
+        ]
+        outputs = [helper.make_tensor_value_info("labels", TensorProto.UINT8, ["B", "size", "size"])]
+        graph = helper.make_graph([], "bisenet", inputs, outputs)
+        self.side = side
+        self.model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+    def bisenet(self, net: BiSeNet) -> bytes:
+        from onnx import TensorProto, helper
+
+        side = self.side
         path = net.cp
         x = self._stem("image", path.resnet.conv1, path.resnet.bn1)
         x = self._add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
@@ -80,19 +89,8 @@ class _Graph:
         columns = self._add("Transpose", ["rows"], perm=[1, 0])
         sampled = self._add("MatMul", [rows, columns])  # -> (B, N, size, size)
         best = self._add("ArgMax", [sampled], axis=1, keepdims=0)
-        self.nodes.append(helper.make_node("Cast", [best], ["labels"], to=TensorProto.UINT8))
-        graph = helper.make_graph(
-            self.nodes,
-            "bisenet",
-            [
-                helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", side, side, 3]),
-                helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["size", side // STRIDE]),
-            ],
-            [helper.make_tensor_value_info("labels", TensorProto.UINT8, ["B", "size", "size"])],
-            initializer=self.weights,
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
-        data: bytes = model.SerializeToString()
+        self.model.graph.node.append(helper.make_node("Cast", [best], ["labels"], to=TensorProto.UINT8))
+        data: bytes = self.model.SerializeToString()
         return data
 
     def _stem(self, image: str, conv: nn.Module, norm: nn.Module) -> str:
@@ -199,16 +197,16 @@ class _Graph:
     def _weight(self, value: npt.NDArray[Any]) -> str:
         from onnx import numpy_helper
 
-        name = f"w{len(self.weights)}"
+        name = f"w{len(self.model.graph.initializer)}"
         value = value if value.dtype == np.int64 else value.astype(np.float32)
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def _add(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         from onnx import helper
 
-        name = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        name = f"t{len(self.model.graph.node)}"
+        self.model.graph.node.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
 
 
