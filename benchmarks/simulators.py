@@ -22,20 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import sklearn
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from bmrl.model.evaluation.controls import CLASSIFIERS, CONTENT_FEATURES, F32, TRACE_FEATURES, linear_probe
 from bmrl.pipeline.demo.camera import IMAGE_SIZE, photograph
 from bmrl.pipeline.demo.draw import derange, reduce_labels
 from bmrl.pipeline.demo.faces import draw_face, identity_split
 from bmrl.pipeline.demo.finishes import stable_rng
 from bmrl.pipeline.demo.simulators import SEEN, SIMULATORS, TRACE_RMS, UNSEEN, simulate
 
-F32 = npt.NDArray[np.float32]
 RANGES = (TRACE_RMS, (2.0, 4.5), (1.0, 3.0))  # gray levels; the first is the frozen one
 
 
@@ -79,77 +74,6 @@ def compute_features(
             for name, extract in extractors.items():
                 columns[name].append(extract(made.rgb))
     return Features(source=np.array(names), columns={name: np.stack(rows) for name, rows in columns.items()})
-
-
-def log_spectrum(rgb: npt.NDArray[np.uint8]) -> F32:
-    """Log power of the high-passed luma, averaged over half-overlapping 64x64 Hann windows -> (64 * 33,)."""
-    luma = _luma(rgb)
-    high = luma - cv2.GaussianBlur(luma, (0, 0), 1.0)
-    window = np.outer(np.hanning(64), np.hanning(64)).astype(np.float32)
-    tiles = np.stack([high[r : r + 64, c : c + 64] * window for r in range(0, 161, 32) for c in range(0, 161, 32)])
-    power = np.mean(np.abs(np.fft.rfft2(tiles)) ** 2, axis=0)
-    return np.log(power + 1e-3).astype(np.float32).ravel()
-
-
-def srm_cooccurrences(rgb: npt.NDArray[np.uint8]) -> F32:
-    """Co-occurrences of three neighbouring SRM residuals (Fridrich & Kodovsky 2012), quantised to -2..2 -> (1000,).
-
-    First and second order along both axes, the 3x3 and 5x5 square kernels; roots of the frequencies.
-    """
-    luma = _luma(rgb)
-    square3 = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]], dtype=np.float32) / 4
-    square5 = (
-        np.array(
-            [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]],
-            dtype=np.float32,
-        )
-        / 12
-    )
-    first = np.array([[0, -1, 1]], dtype=np.float32)
-    second = np.array([[1, -2, 1]], dtype=np.float32) / 2
-    counts = []
-    for kernel in (first, first.T, second, second.T, square3, square5):
-        residual = cv2.filter2D(luma, -1, kernel)[3:-3, 3:-3]
-        levels = np.clip(np.rint(residual / 1.5), -2, 2).astype(np.int64) + 2
-        along = 25 * levels[:, :-2] + 5 * levels[:, 1:-1] + levels[:, 2:]
-        across = 25 * levels[:-2] + 5 * levels[1:-1] + levels[2:]
-        pairs = (along,) if kernel.shape[0] == 1 else (across,) if kernel.shape[1] == 1 else (along, across)
-        counts += [np.bincount(codes.ravel(), minlength=125) / codes.size for codes in pairs]
-    return np.sqrt(np.concatenate(counts)).astype(np.float32)
-
-
-def thumbnail(rgb: npt.NDArray[np.uint8]) -> F32:
-    """32x32 area means -> (3072,)."""
-    return np.asarray(cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA), dtype=np.float32).ravel()
-
-
-def blurred(rgb: npt.NDArray[np.uint8]) -> F32:
-    """Gaussian of sigma 4, every 7th pixel (nothing is lost: it is below Nyquist) -> (3072,)."""
-    return np.asarray(cv2.GaussianBlur(rgb, (0, 0), 4.0)[3::7, 3::7], dtype=np.float32).ravel()
-
-
-def color_means(rgb: npt.NDArray[np.uint8]) -> F32:
-    return rgb.mean(axis=(0, 1)).astype(np.float32)
-
-
-def _luma(rgb: npt.NDArray[np.uint8]) -> F32:
-    return np.asarray(rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32), dtype=np.float32)
-
-
-TRACE_FEATURES = {"log-spectrum": log_spectrum, "SRM co-occurrences": srm_cooccurrences}
-CONTENT_FEATURES = {"32x32 thumbnail": thumbnail, "blurred, sigma 4": blurred, "colour means": color_means}
-
-
-def linear_probe() -> LogisticRegression:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.003, tol=1e-3, max_iter=2000))
-
-
-CLASSIFIERS = {
-    "nearest centre": lambda: make_pipeline(StandardScaler(), NearestCentroid()),
-    "logistic": linear_probe,
-    "1-NN": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier(1)),
-    "boosted trees": lambda: HistGradientBoostingClassifier(max_iter=60, random_state=0),
-}
 
 
 def probe_rows(train: Features, test: Features, column: str) -> dict[str, float]:

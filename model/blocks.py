@@ -16,20 +16,26 @@ class ConvStack(nn.Sequential):
     """CViT's backbone: stages of 3x3 convolutions with batch norm and ReLU, each stage ended by a 2x2 max pool.
 
     (B, in_channels, H, W) -> (B, widths[-1], H / 2^S, W / 2^S) for S stages. The paper's has 17 convolutions.
+    strided_stem: the first convolution halves the map itself and its stage has no pool, for small machines.
     """
 
-    def __init__(self, in_channels: int, widths: Sequence[int], convs: Sequence[int]) -> None:
+    def __init__(
+        self, in_channels: int, widths: Sequence[int], convs: Sequence[int], *, strided_stem: bool = False
+    ) -> None:
         layers: list[nn.Module] = []
         channels = in_channels
-        for width, count in zip(widths, convs, strict=True):
-            for _ in range(count):
+        for stage, (width, count) in enumerate(zip(widths, convs, strict=True)):
+            strided = strided_stem and stage == 0
+            for number in range(count):
+                stride = 2 if strided and number == 0 else 1
                 layers += [
-                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                    nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
                     nn.BatchNorm2d(width),
                     nn.ReLU(inplace=True),
                 ]
                 channels = width
-            layers.append(nn.MaxPool2d(2))
+            if not strided:
+                layers.append(nn.MaxPool2d(2))
         super().__init__(*layers)
 
 

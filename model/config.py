@@ -22,6 +22,9 @@ class ModelConfig:
     mlp: int = 1024  # hidden size of the visual blocks
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     convs: tuple[int, ...] = (3, 3, 3, 4, 4)
+    strided_stem: bool = (
+        False  # the backbones' first convolution halves the map, its stage has no pool (not the paper's)
+    )
     noise_widths: tuple[int, ...] = (32, 64)
     noise_convs: tuple[int, ...] = (3, 3)
     tokens: int = 1  # of a 7x7 map: 1 as in the papers, or 49
@@ -105,10 +108,12 @@ PRESETS: dict[str, RunConfig] = {
     "demo": RunConfig(
         preset="demo",
         model=ModelConfig(
-            dim=128, depth=2, heads=4, mlp=256, widths=(16, 16, 32, 64, 128), convs=(1, 1, 1, 1, 1),
+            dim=128, depth=2, heads=4, mlp=256, widths=(16, 24, 32, 64, 128), convs=(1, 1, 1, 1, 1), strided_stem=True,
             noise_widths=(16, 32, 64), noise_convs=(1, 1, 1), text_depth=2, text_heads=4, text_mlp=256,
         ),
-        train=TrainConfig(epochs=12, batch_size=32, lr=1e-3, schedule="cosine", optimizer="adamw", flip=True, precision="bfloat16"),
+        train=TrainConfig(
+            epochs=12, batch_size=32, lr=1e-3, schedule="cosine", optimizer="adamw", flip=True, precision="bfloat16",
+        ),
     ),
 }  # fmt: skip
 

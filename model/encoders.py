@@ -22,7 +22,7 @@ class VisualEncoder(nn.Module):
 
     def __init__(self, in_channels: int, config: ModelConfig, *, side: int = 224) -> None:
         super().__init__()
-        self.backbone = ConvStack(in_channels, config.widths, config.convs)
+        self.backbone = ConvStack(in_channels, config.widths, config.convs, strided_stem=config.strided_stem)
         reduced = side // 2 ** len(config.widths)
         self.transformer = _map_transformer((config.widths[-1], reduced, reduced), config, config.tokens)
 

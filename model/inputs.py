@@ -58,11 +58,14 @@ def flip(batch: Batch, chosen: Tensor) -> Batch:
         if view not in batch:
             continue
         stored = batch[view]
+        kind = stored.dtype
+        if kind == torch.uint16:  # torch flips no uint16
+            stored = stored.view(torch.int16)
         mirrored = stored.flip(-1)
         if view == "parsing":
             mirrored = torch.tensor(FLIPPED_CLASSES, dtype=torch.uint8, device=stored.device)[mirrored.long()]
         shape = [-1] + [1] * (stored.ndim - 1)
-        flipped[view] = torch.where(chosen.view(shape), mirrored, stored)
+        flipped[view] = torch.where(chosen.view(shape), mirrored, stored).view(kind)
     return flipped
 
 

@@ -149,7 +149,7 @@ class Trainer:
                     + "); go on from the last checkpoint with --resume and a smaller --set lr"
                 )
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         except torch.OutOfMemoryError:
             raise TrainingError(
                 f"out of GPU memory at batch size {self.config.batch_size}; use a smaller --batch-size or --preset small"

@@ -1,0 +1,66 @@
+"""`bmrl-eval`: a run and a shard set in, the table out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .exits import sentences
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bmrl")
+@click.argument("run", type=_PATH)
+@click.option("--shards", required=True, type=_PATH, help="ROOT of a shard set.")
+@click.option("--protocol", help="Seen and unseen sources (default: the run's own).")
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=click.FloatRange(0, 1),
+    multiple=True,
+    help="Reject below this max softmax (default: 0.7 and 0.9).",
+)
+@click.option("--out", type=_PATH, help="Folder for result.json and report.html (default: RUN/eval).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result document instead of the table.")
+@click.option("--device", help="cuda or cpu (default: cuda where there is one).")
+def main(
+    run: Path,
+    shards: Path,
+    protocol: str | None,
+    thresholds: tuple[float, ...],
+    out: Path | None,
+    as_json: bool,
+    device: str | None,
+) -> None:
+    """Evaluate a run on the test split: seen accuracy, rejection, AUROC, controls, confusion matrix and a report page."""
+    from ..model.evaluation.evaluate import THRESHOLDS
+    from ..model.evaluation.table import render_table
+    from ..model.training.checkpoint import RunError
+    from ..pipeline.protocols import load_protocol
+    from ..pipeline.reader import DamagedShardError
+    from ..pipeline.shardset import ShardSet, ShardSetError
+    from .evaluation import EvalRequest, evaluate
+    from .training import WrongUseError
+
+    with sentences(failed=(RunError, ShardSetError, DamagedShardError, OSError), wrong_use=(WrongUseError,)):
+        try:
+            chosen = load_protocol(protocol) if protocol else None
+        except ValueError as error:
+            raise WrongUseError(str(error)) from error
+        request = EvalRequest(
+            run=run,
+            out=out or run / "eval",
+            protocol=chosen,
+            thresholds=tuple(sorted(set(thresholds or THRESHOLDS))),
+            device=device,
+        )
+        document, report = evaluate(ShardSet.open(shards), request)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(render_table(document))
+        click.echo(f"\nreport: {report}")

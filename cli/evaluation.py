@@ -1,0 +1,157 @@
+"""Wiring of `bmrl-eval`: loaders of the test rows, the run's attributor, the controls and the report meet here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from ..model.evaluation.controls import Rows, control_tables, extract
+from ..model.evaluation.evaluate import Outputs, collect, counts, tabulate
+from ..model.evaluation.report import Sample, write_report
+from ..model.training.checkpoint import read_json, write_json
+from ..model.training.run import Run, load_attributor
+from ..pipeline.preview import spread_rows, view_pictures
+from ..pipeline.protocols import Protocol, load_protocol
+from ..pipeline.shardset import ShardSet, ShardSetError
+from .training import WrongUseError, choose_device
+
+BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRequest:
+    run: Path
+    out: Path
+    protocol: Protocol | None
+    thresholds: tuple[float, ...]
+    device: str | None
+
+
+def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any], Path]:
+    """The result document, and the path of the report page; both are written into `out`."""
+    device = choose_device(request.device)
+    run, model = load_attributor(request.run, device)
+    protocol = request.protocol or (load_protocol(run.protocol) if run.protocol else None)
+    parts = _parts(shard_set, run, protocol)
+    request.out.mkdir(parents=True, exist_ok=True)
+    outputs: dict[str, Outputs] = {}
+    for part, rows in parts.items():
+        loader = rows.loader(views=model.inference_views, batch_size=BATCH, shuffle=False)
+        outputs[part] = collect(model, tqdm(loader, desc=f"attributing {part}", unit="batches"), device)
+    document = tabulate(
+        outputs["seen"],
+        outputs["unseen"],
+        outputs["controls"],
+        classes=run.classes,
+        thresholds=request.thresholds,
+    )
+    document |= {
+        "controls": _controls(shard_set, run, protocol, parts),
+        "protocol": protocol.name if protocol else None,
+        "relations": protocol.relations if protocol else {},
+        "simulated": _is_simulated(shard_set, protocol),
+        "attributor": run.config.attributor,
+        "preset": run.config.preset,
+        "semantics": run.config.semantics,
+        "calibration": _calibration(request.run),
+        "data": {
+            "name": shard_set.document["name"],
+            "root_digest": shard_set.root_digest,
+            "is_training_root": shard_set.root_digest == run.data["root_digest"],
+            "n_per_generator": counts(*outputs.values()),
+            "n_train": run.data["n_train"],
+            "missing_sources": list(shard_set.select(protocol=protocol).missing_sources) if protocol else [],
+        },
+    }
+    write_json(request.out / "result.json", document)
+    report = request.out / "report.html"
+    write_report(report, document, metrics=_metrics(request.run), samples=_samples(shard_set))
+    return document, report
+
+
+def _parts(shard_set: ShardSet, run: Run, protocol: Protocol | None) -> dict[str, ShardSet]:
+    """Test rows: seen, unseen, controls, all labelled by the run's classes."""
+    test = shard_set.select(split="test")
+    if protocol is None:
+        absent = [name for name in run.classes if name not in shard_set.document["generators"]]
+        if absent:
+            raise ShardSetError(f"{shard_set.root} lacks the run's class {absent[0]}; evaluate on a set that has it")
+        seen = test.select(generators=run.classes)
+        none = seen.select(split="train").select(split="test")
+        parts = {"seen": seen, "unseen": none, "controls": none}
+    else:
+        if protocol.seen != run.classes:
+            raise WrongUseError(
+                f"protocol {protocol.name} has the classes {', '.join(protocol.seen)}; the run was trained on "
+                f"{', '.join(run.classes)}"
+            )
+        parts = {part: test.select(protocol=protocol, part=part) for part in ("seen", "unseen", "controls")}
+    if len(parts["seen"]) == 0:
+        raise ShardSetError(f"{shard_set.root} has no test rows of the run's classes; build the test split")
+    if missing := parts["seen"].missing_sources:
+        click.echo(f"warning: the protocol names sources that the shard set lacks: {', '.join(missing)}", err=True)
+    return parts
+
+
+def _controls(
+    shard_set: ShardSet, run: Run, protocol: Protocol | None, parts: dict[str, ShardSet]
+) -> dict[str, Any] | None:
+    """The leak controls and the classical baseline, trained on the run's training rows."""
+    train = shard_set.select(split="train")
+    train = train.select(protocol=protocol, part="seen") if protocol else train.select(generators=run.classes)
+    if len(set(train.labels.tolist())) < 2:
+        return None
+    containers = _containers(shard_set)
+    views = [view for view in ("image", "parsing") if view in shard_set.views]
+
+    def features(rows: ShardSet, name: str) -> Rows:
+        loader = rows.loader(views=views, batch_size=BATCH, shuffle=False)
+        return extract(tqdm(loader, desc=f"controls, {name}", unit="batches"), containers)
+
+    return control_tables(
+        features(train, "train"),
+        features(parts["seen"], "seen"),
+        features(parts["unseen"], "unseen"),
+        num_classes=len(run.classes),
+    )
+
+
+def _containers(shard_set: ShardSet) -> dict[str, tuple[float, ...]]:
+    names = ("source_width", "source_height", "source_format", "source_quality")
+    columns = [shard_set.index[name].to_pylist() for name in names]
+    formats = {name: float(i) for i, name in enumerate(sorted(set(columns[2])))}
+    return {
+        key: (float(width), float(height), formats[kind], float(quality))
+        for key, width, height, kind, quality in zip(shard_set.index["key"].to_pylist(), *columns, strict=True)
+    }
+
+
+def _is_simulated(shard_set: ShardSet, protocol: Protocol | None) -> bool:
+    return bool(protocol and protocol.simulated) or any(shard_set.index["synthetic"].to_pylist())
+
+
+def _calibration(run: Path) -> dict[str, Any] | None:
+    file = run / "calibration.json"
+    return dict(read_json(file)) if file.exists() else None
+
+
+def _metrics(run: Path) -> list[dict[str, Any]]:
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _samples(shard_set: ShardSet) -> list[Sample]:
+    """The views of one sample of every source, test rows before others."""
+    test = shard_set.select(split="test")
+    shown = test if len(test) else shard_set
+    rows = spread_rows(shown, len(shown.counts))
+    records = [shown.index.slice(row, 1).to_pylist()[0] for row in rows]
+    return [
+        Sample(generator=record["generator"], key=record["key"], views=pictures)
+        for record, pictures in zip(records, view_pictures(shown, rows), strict=True)
+    ]

@@ -1,0 +1,92 @@
+"""The result document as text: the table that `bmrl-eval` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def render_table(document: dict[str, Any]) -> str:
+    """Seen and unseen side by side, the controls under them."""
+    seen, data = document["seen"], document["data"]
+    lines = [
+        f"{document['attributor']}, preset {document['preset']}, semantics {document['semantics']}, "
+        f"protocol {document['protocol'] or 'none (every generator is a class)'}"
+        + ("  -- SIMULATED sources: no evidence about real generators" if document["simulated"] else ""),
+        f"data {data['name']} {data['root_digest'][:16]}, {seen['n']} seen test images",
+        "",
+        f"seen accuracy {_percent(seen['accuracy'])}   macro F1 {_percent(seen['macro_f1'])}",
+    ]
+    if data["missing_sources"]:
+        lines.append(f"missing sources (named by the protocol, not in the data): {', '.join(data['missing_sources'])}")
+    lines += ["", *_threshold_lines(document)]
+    if document["auroc"]:
+        scores = ", ".join(
+            f"{name} {value:.3f}" for name, value in document["auroc"].items() if name != "per_generator"
+        )
+        lines += ["", f"AUROC seen against unseen, mean over unseen sources: {scores}"]
+    lines += _lookalike_lines(document)
+    if document["controls"]:
+        lines += ["", *_control_lines(document["controls"], seen["accuracy"])]
+    return "\n".join(lines)
+
+
+def _threshold_lines(document: dict[str, Any]) -> list[str]:
+    thresholds = document["thresholds"]
+    lines = [
+        f"{'threshold':44} " + " ".join(f"{name:>8}" for name in thresholds),
+        _row("seen rejected (lower is better)", [at["seen_rejection"] for at in thresholds.values()]),
+        _row("seen accepted and correct", [at["accepted_correct"] for at in thresholds.values()]),
+    ]
+    if not document["auroc"]:
+        return [*lines, "no unseen rows: rejection of unseen sources and AUROC are not measured"]
+    lines.append(_row("unseen rejected, mean over sources", [at["unseen_rejection"] for at in thresholds.values()]))
+    aurocs = document["auroc"]["per_generator"]
+    lines += [
+        "",
+        f"{'unseen source':24} {'relation':28} {'AUROC':>6} " + " ".join(f"rej@{name:<4}" for name in thresholds),
+    ]
+    for name in aurocs:
+        relation = document["relations"].get(name, "")
+        shares = " ".join(f"{_percent(at['per_generator'][name]):>8}" for at in thresholds.values())
+        lines.append(f"{name:24} {relation:28} {aurocs[name]:6.3f} {shares}")
+    return lines
+
+
+def _lookalike_lines(document: dict[str, Any]) -> list[str]:
+    if not document.get("lookalikes"):
+        return []
+    lines = ["", f"{'control source (never trained)':34} {'AUROC':>6} {'rejected':>18}  taken for"]
+    for name, facts in document["lookalikes"].items():
+        shares = " ".join(f"{_percent(share)}@{t}" for t, share in facts["rejection"].items())
+        lines.append(
+            f"{name:34} {facts['auroc_against_seen']:6.3f} {shares:>18}  {facts['taken_for']} "
+            f"({_percent(facts['taken_for_share'])})"
+        )
+    return lines
+
+
+def _control_lines(controls: dict[str, Any], accuracy: float) -> list[str]:
+    lines = [f"{'leak control (content and container only)':44} {'centre':>8} {'logistic':>8} {'1-NN':>8}"]
+    for name, row in controls["leaks"].items():
+        lines.append(_row(name, [row["nearest centre"], row["logistic"], row["1-NN"]]))
+    best = controls["best_leak"]
+    lines += [
+        f"chance {_percent(controls['chance'])}, majority {_percent(controls['majority'])}, probe on shuffled labels "
+        f"{_percent(controls['shuffled_labels'])}",
+        f"best leak {_percent(best['accuracy'])} ({best['control']}); the attributor is "
+        f"{100 * (accuracy - best['accuracy']):+.1f} points from it",
+        "",
+        f"{'classical baseline (linear probe)':44} {'accuracy':>8} {'AUROC':>8}",
+    ]
+    for name, row in controls["classical"].items():
+        auroc = "-" if row["auroc"] is None else f"{row['auroc']:.3f}"
+        lines.append(f"{name:44} {_percent(row['accuracy']):>8} {auroc:>8}")
+    return lines
+
+
+def _row(label: str, shares: list[float]) -> str:
+    return f"{label:44} " + " ".join(f"{_percent(share):>8}" for share in shares)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
