@@ -25,6 +25,7 @@ class ModelConfig:
     strided_stem: bool = (
         False  # the backbones' first convolution halves the map, its stage has no pool (not the paper's)
     )
+    highpass_stem: bool = False  # start the appearance encoder's first filters at zero mean (not the paper's)
     noise_widths: tuple[int, ...] = (32, 64)
     noise_convs: tuple[int, ...] = (3, 3)
     tokens: int = 1  # of a 7x7 map: 1 as in the papers, or 49
@@ -108,7 +109,7 @@ PRESETS: dict[str, RunConfig] = {
     "demo": RunConfig(
         preset="demo",
         model=ModelConfig(
-            dim=128, depth=2, heads=4, mlp=256, widths=(16, 24, 32, 64, 128), convs=(1, 1, 1, 1, 1), strided_stem=True,
+            dim=128, depth=2, heads=4, mlp=256, widths=(16, 24, 32, 64, 128), convs=(1, 1, 1, 1, 1), strided_stem=True, highpass_stem=True,
             noise_widths=(16, 32, 64), noise_convs=(1, 1, 1), text_depth=2, text_heads=4, text_mlp=256,
         ),
         train=TrainConfig(

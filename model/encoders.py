@@ -23,6 +23,11 @@ class VisualEncoder(nn.Module):
     def __init__(self, in_channels: int, config: ModelConfig, *, side: int = 224) -> None:
         super().__init__()
         self.backbone = ConvStack(in_channels, config.widths, config.convs, strided_stem=config.strided_stem)
+        if config.highpass_stem and in_channels == 3:
+            # Traces are a few gray levels on top of the picture: filters that start blind to the picture find them sooner.
+            with torch.no_grad():
+                weight = next(iter(self.backbone.parameters()))
+                weight -= weight.mean(dim=(2, 3), keepdim=True)
         reduced = side // 2 ** len(config.widths)
         self.transformer = _map_transformer((config.widths[-1], reduced, reduced), config, config.tokens)
 

@@ -5,13 +5,16 @@ An attributor that a thumbnail, a colour mean or the file format matches has lea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -109,22 +112,28 @@ def extract(batches: Iterable[Batch], containers: dict[str, tuple[float, ...]]) 
     labels: list[int] = []
     generators: list[str] = []
     columns: dict[str, list[F32]] = {}
+    pool = ThreadPoolExecutor(os.cpu_count())
     for batch in batches:
         images = np.ascontiguousarray(batch["image"].permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
         labels += batch["label"].tolist()
         generators += batch["generator"]
-        for i, rgb in enumerate(images):
-            found = {name: make(rgb) for name, make in (TRACE_FEATURES | CONTENT_FEATURES).items()}
+        computed = pool.map(_image_features, images)
+        for i, found in enumerate(computed):
             if "parsing" in batch:
                 found["label-map areas"] = _areas(batch["parsing"][i].numpy())
             found["native size and format"] = np.array(containers[batch["key"][i]], dtype=np.float32)
             for name, values in found.items():
                 columns.setdefault(name, []).append(values)
+    pool.shutdown()
     return Rows(
         labels=np.array(labels, dtype=np.int64),
         generators=generators,
         columns={name: np.stack(values) for name, values in columns.items()},
     )
+
+
+def _image_features(rgb: npt.NDArray[np.uint8]) -> dict[str, F32]:
+    return {name: make(rgb) for name, make in (TRACE_FEATURES | CONTENT_FEATURES).items()}
 
 
 def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, seed: int = 0) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, s
     """
     leaks = {
         feature: {
-            name: _accuracy(CLASSIFIERS[name]().fit(train.columns[feature], train.labels), seen, feature)
+            name: _accuracy(_fit(CLASSIFIERS[name](), train.columns[feature], train.labels), seen, feature)
             for name in ("nearest centre", "logistic", "1-NN")
         }
         for feature in (*CONTENT_FEATURES, "label-map areas", "native size and format")
@@ -156,6 +165,13 @@ def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, s
         "chance": 1.0 / num_classes,
         "majority": float(np.bincount(seen.labels, minlength=num_classes).max() / len(seen.labels)),
     }
+
+
+def _fit(model: Any, values: F32, labels: npt.NDArray[np.int64]) -> Any:
+    """A feature that is the same for every row tells nothing: the classifier then guesses the commonest class."""
+    if not values.std(axis=0).any():
+        model = DummyClassifier(strategy="most_frequent")
+    return model.fit(values, labels)
 
 
 def _accuracy(model: Any, rows: Rows, feature: str) -> float:

@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` and `make test`. Nothing has to be installed first but Python >= 3.10 with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint format clean
+
+$(STAMP): pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+# Draws the embedded dataset, builds its five views on Ray, trains BMRL, evaluates it; a second run reuses what is there.
+demo: $(STAMP)
+	mkdir -p demo
+	$(BIN)/bmrl-prep build --dataset demo --root demo/source --out demo/shards
+	$(BIN)/bmrl-train --shards demo/shards --out demo/run --protocol demo-1 --preset demo --semantics sound --resume
+	$(BIN)/bmrl-eval demo/run --shards demo/shards --out demo/eval
+	cp demo/eval/report.html demo/report.html
+	cp demo/eval/result.json demo/result.json
+	@echo "report page: demo/report.html"
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m "slow and not gpu"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf demo

@@ -1,0 +1,52 @@
+"""`bmrl-attribute`: images in, the most likely sources out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .exits import FAILED, WRONG_USE, sentences, stop
+
+_PATH = click.Path(path_type=Path)
+CAVEAT = "probabilities under the run's closed list of sources; no evidence by themselves"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bmrl")
+@click.argument("run", type=_PATH)
+@click.argument("images", type=_PATH, nargs=-1, required=True)
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Below this max softmax the source is called unknown.")
+@click.option("--heatmap", type=_PATH, metavar="DIR", help="Not in this version.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--device", help="cuda or cpu (default: cuda where there is one).")
+def main(
+    run: Path,
+    images: tuple[Path, ...],
+    threshold: float | None,
+    heatmap: Path | None,
+    as_json: bool,
+    device: str | None,
+) -> None:
+    """Attribute face images to the sources a run was trained on. Without --threshold the run's own 95 % one is used."""
+    if heatmap is not None:
+        stop("error: --heatmap is not in this version", WRONG_USE)
+    from ..model.training.checkpoint import RunError
+    from .attribution import attribute
+    from .training import WrongUseError
+
+    with sentences(failed=(RunError, OSError), wrong_use=(WrongUseError,)):
+        answers = attribute(run, images, threshold=threshold, device=device)
+    if as_json:
+        click.echo(json.dumps({"note": CAVEAT, "images": answers}, indent=2))
+    else:
+        for answer in answers:
+            if "error" in answer:
+                click.echo(f"{answer['image']}: {answer['error']}")
+                continue
+            top = ", ".join(f"{name} {p:.3f}" for name, p in list(answer["probabilities"].items())[:3])
+            click.echo(f"{answer['image']}: {answer['attributed_to']}  ({top})")
+        click.echo(f"note: {CAVEAT}", err=True)
+    if any("error" in answer for answer in answers):
+        stop("error: some images could not be read", FAILED)

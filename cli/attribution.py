@@ -1,0 +1,68 @@
+"""Wiring of `bmrl-attribute`: the views of single images, computed as the shards' are, and a run's attributor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..model.inputs import Batch, to_device
+from ..model.training.checkpoint import read_json
+from ..model.training.run import load_attributor
+from ..pipeline.views.edge import compute_edge
+from ..pipeline.views.errors import UnreadableImageError
+from ..pipeline.views.image import compute_image, read_source
+from ..pipeline.views.noise import compute_noise
+from .training import choose_device
+
+UNKNOWN = "unknown source"
+
+
+def attribute(
+    run_folder: Path, images: Sequence[Path], *, threshold: float | None, device: str | None
+) -> list[dict[str, Any]]:
+    """One record an image: its probabilities, highest first, and the attribution; or an error."""
+    where = choose_device(device)
+    run, model = load_attributor(run_folder, where)
+    limit = threshold if threshold is not None else _own_threshold(run_folder)
+    answers: list[dict[str, Any]] = []
+    for path in images:
+        try:
+            batch = inference_batch(path.read_bytes())
+        except (UnreadableImageError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            answers.append({"image": str(path), "error": f"cannot be read: {reason}"})
+            continue
+        with torch.no_grad():
+            shares = model.logits(to_device(batch, where)).double().softmax(dim=1)[0].cpu().numpy()
+        order = np.argsort(-shares)
+        top = run.classes[order[0]]
+        answers.append(
+            {
+                "image": str(path),
+                "attributed_to": top if shares[order[0]] >= limit else UNKNOWN,
+                "threshold": limit,
+                "probabilities": {run.classes[k]: float(shares[k]) for k in order},
+            }
+        )
+    return answers
+
+
+def inference_batch(data: bytes) -> Batch:
+    """An image file's bytes -> a batch of one with the views that inference needs, as the loader would give them."""
+    rgb = compute_image(read_source(data))
+    noise = compute_noise(rgb)
+    return {
+        "image": torch.from_numpy(rgb)[None].permute(0, 3, 1, 2),  # (1, H, W, 3) -> (1, 3, H, W)
+        "edge": torch.from_numpy(compute_edge(rgb))[None, None],
+        "noise": torch.from_numpy(noise.numerators)[None],
+    }
+
+
+def _own_threshold(run_folder: Path) -> float:
+    """The threshold that accepts 95 % of the run's seen validation images; 0 where the run had none."""
+    file = run_folder / "calibration.json"
+    return float(read_json(file)["threshold_95"]) if file.exists() else 0.0
