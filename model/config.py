@@ -109,7 +109,8 @@ PRESETS: dict[str, RunConfig] = {
     "demo": RunConfig(
         preset="demo",
         model=ModelConfig(
-            dim=128, depth=2, heads=4, mlp=256, widths=(16, 24, 32, 64, 128), convs=(1, 1, 1, 1, 1), strided_stem=True, highpass_stem=True,
+            dim=128, depth=2, heads=4, mlp=256, widths=(16, 24, 32, 64, 128), convs=(1, 1, 1, 1, 1),
+            strided_stem=True, highpass_stem=True,
             noise_widths=(16, 32, 64), noise_convs=(1, 1, 1), text_depth=2, text_heads=4, text_mlp=256,
         ),
         train=TrainConfig(

@@ -27,7 +27,7 @@ class VisualEncoder(nn.Module):
             # Traces are a few gray levels on top of the picture: filters that start blind to the picture find them sooner.
             with torch.no_grad():
                 weight = next(iter(self.backbone.parameters()))
-                weight -= weight.mean(dim=(2, 3), keepdim=True)
+                weight.sub_(weight.mean(dim=(2, 3), keepdim=True))
         reduced = side // 2 ** len(config.widths)
         self.transformer = _map_transformer((config.widths[-1], reduced, reduced), config, config.tokens)
 
