@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .exits import COMPLETE, DROPPED, FAILED, WRONG_USE, sentences, stop
+from .exits import DROPPED, FAILED, WRONG_USE, sentences, stop
 
 _PATH = click.Path(path_type=Path)
 
@@ -231,8 +231,11 @@ def synth(real_dir: Path, out: Path, parser: str, sources: str, seed: int) -> No
         network = Parser.open(resolve(parser))
         with counting("simulating") as update:
             result = synthesise(real_dir, out, parse=network.labels, sources=sources, seed=seed, progress=update)
-    click.echo(f"{out}: {result}")
-    raise SystemExit(COMPLETE)
+    for reason, count in sorted(result.dropped.items()):
+        click.echo(f"left out: {count} ({reason})", err=True)
+    click.echo(
+        f"{out}: {result.num_images} images from {result.num_photographs} photographs; build {result.manifest.parent}"
+    )
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
