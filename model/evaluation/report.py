@@ -17,8 +17,6 @@ from PIL import Image
 from ..training.checkpoint import write_atomic
 from .table import render_table
 
-THUMBNAIL = 140  # pixels a side
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -42,9 +40,8 @@ def write_report(path: Path, document: dict[str, Any], *, metrics: list[dict[str
 
 
 def _png(rgb: npt.NDArray[np.uint8]) -> str:
-    image = Image.fromarray(rgb).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    Image.fromarray(rgb).save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

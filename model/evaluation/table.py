@@ -43,12 +43,12 @@ def _threshold_lines(document: dict[str, Any]) -> list[str]:
     aurocs = document["auroc"]["per_generator"]
     lines += [
         "",
-        f"{'unseen source':24} {'relation':28} {'AUROC':>6} " + " ".join(f"rej@{name:<4}" for name in thresholds),
+        f"{'unseen source':24} {'relation':32} {'AUROC':>6} " + " ".join(f"rej@{name:<4}" for name in thresholds),
     ]
     for name in aurocs:
         relation = document["relations"].get(name, "")
         shares = " ".join(f"{_percent(at['per_generator'][name]):>8}" for at in thresholds.values())
-        lines.append(f"{name:24} {relation:28} {aurocs[name]:6.3f} {shares}")
+        lines.append(f"{name:24} {relation:32} {aurocs[name]:6.3f} {shares}")
     return lines
 
 
