@@ -132,11 +132,12 @@ def _parser_warnings(shard_set: ShardSet) -> list[str]:
     view = shard_set.views.get("parsing")
     if view is None or view["params"].get("parser") != "bisenet-lite":
         return []
-    from .parsers.shipped import training_identities
+    from .parsers.shipped import find_leaks
 
-    trained = set(training_identities())
     groups = zip(shard_set.index["group"].to_pylist(), shard_set.index["synthetic"].to_pylist(), strict=True)
-    seen = sum(1 for group, synthetic in groups if not synthetic and trained & set(group.split("+")))
+    photographs = [identity for group, synthetic in groups if not synthetic for identity in group.split("+")]
+    trained = set(find_leaks(photographs))
+    seen = sum(1 for identity in photographs if identity in trained)
     if not seen:
         return []
     return [

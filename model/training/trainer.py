@@ -144,8 +144,8 @@ class Trainer:
             loss = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(
-                    f"the loss is {float(loss)} at step {step + 1} ("
-                    + ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+                    f"the loss is {float(loss.detach())} at step {step + 1} ("
+                    + ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
                     + "); go on from the last checkpoint with --resume and a smaller --set lr"
                 )
             self.optimizer.zero_grad(set_to_none=True)
@@ -157,8 +157,8 @@ class Trainer:
         norm = clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         self.optimizer.step()
         return {
-            "loss": float(loss),
-            **{f"loss_{name}": float(term) for name, term in terms.items()},
+            "loss": float(loss.detach()),
+            **{f"loss_{name}": float(term.detach()) for name, term in terms.items()},
             **self.model.record,
             "lr": rate,
             "grad_norm": float(norm),

@@ -37,7 +37,7 @@ def test_npy_is_numpys_own_format() -> None:
 def test_no_pickle_is_read() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="[Oo]bject arrays"):
+    with pytest.raises(ValueError, match=r"[Oo]bject arrays"):
         decode_npy(buffer.getvalue())
 
 

@@ -1,0 +1,158 @@
+"""Open-set figures against plain references."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bmrl.model.evaluation.evaluate import Outputs, tabulate
+from bmrl.model.evaluation.scores import (
+    SCORES,
+    at_threshold,
+    auroc,
+    closed_set,
+    confusion,
+    fit_temperature,
+    log_odds,
+    max_softmax,
+    rejection,
+    threshold_for_acceptance,
+)
+
+
+def plain_auroc(seen: list[float], unseen: list[float]) -> float:
+    wins = sum(1.0 if s > u else 0.5 if s == u else 0.0 for s in seen for u in unseen)
+    return wins / (len(seen) * len(unseen))
+
+
+def plain_softmax(row: list[float]) -> list[float]:
+    total = sum(math.exp(x - max(row)) for x in row)
+    return [math.exp(x - max(row)) / total for x in row]
+
+
+def logits(count: int, classes: int = 4, seed: int = 0, scale: float = 2.0) -> np.ndarray:
+    return scale * np.random.default_rng(seed).standard_normal((count, classes))
+
+
+def test_auroc_counts_ties_half() -> None:
+    assert auroc(np.array([1.0, 1.0]), np.array([1.0])) == 0.5
+    assert auroc(np.array([2.0, 1.0]), np.array([1.0, 0.0])) == plain_auroc([2, 1], [1, 0]) == 0.875
+    rng = np.random.default_rng(0)
+    seen, unseen = rng.integers(0, 5, 40).astype(float), rng.integers(0, 4, 30).astype(float)
+    assert auroc(seen, unseen) == pytest.approx(plain_auroc(seen.tolist(), unseen.tolist()), abs=1e-12)
+
+
+def test_scores_are_their_formulas() -> None:
+    x = logits(20)
+    for row, soft, odds, top, energy in zip(
+        x.tolist(), max_softmax(x), log_odds(x), SCORES["max_logit"](x), SCORES["energy"](x), strict=True
+    ):
+        p = max(plain_softmax(row))
+        assert soft == pytest.approx(p, abs=1e-12)
+        assert odds == pytest.approx(math.log(p / (1 - p)), abs=1e-9)
+        assert top == max(row)
+        assert energy == pytest.approx(math.log(sum(math.exp(v) for v in row)), abs=1e-9)
+
+
+def test_log_odds_rank_where_softmax_saturates() -> None:
+    x = np.array([[60.0, 0.0, 0.0], [80.0, 0.0, 0.0], [70.0, 0.0, 0.0]])
+    assert set(max_softmax(x)) == {1.0}
+    assert np.argsort(log_odds(x)).tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.7, 0.9, 1.0])
+def test_thresholds(threshold: float) -> None:
+    x, labels = logits(60), np.random.default_rng(1).integers(0, 4, 60)
+    shares = [plain_softmax(row) for row in x.tolist()]
+    rejected = sum(max(p) < threshold for p in shares) / 60
+    right = sum(max(p) >= threshold and p.index(max(p)) == y for p, y in zip(shares, labels, strict=True)) / 60
+    assert rejection(x, threshold) == pytest.approx(rejected)
+    assert at_threshold(x, labels, threshold) == pytest.approx({"seen_rejection": rejected, "accepted_correct": right})
+
+
+def test_a_score_at_the_threshold_is_accepted() -> None:
+    x = np.zeros((3, 2))  # max softmax exactly 0.5
+    assert rejection(x, 0.5) == 0.0 and rejection(x, np.nextafter(0.5, 1)) == 1.0
+
+
+def test_closed_set_and_confusion() -> None:
+    x = np.eye(3)[[0, 0, 1, 2, 2, 2]]
+    labels = np.array([0, 1, 1, 2, 2, 0])
+    assert confusion(x, labels, 3).tolist() == [[1, 0, 1], [1, 1, 0], [0, 0, 2]]
+    found = closed_set(x, labels)
+    assert (found["accuracy"], found["n"]) == (pytest.approx(4 / 6), 6)
+    assert found["macro_f1"] == pytest.approx((0.5 + 2 / 3 + 0.8) / 3)
+
+
+@pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
+def test_temperature_is_the_minimum_of_the_nll(true_temperature: float) -> None:
+    rng = np.random.default_rng(0)
+    x = 2.0 * rng.standard_normal((4000, 4))
+    shares = np.array([plain_softmax(row) for row in x.tolist()])
+    labels = np.array([rng.choice(4, p=p) for p in shares])
+    overconfident = x * true_temperature
+    found = fit_temperature(overconfident, labels)
+    assert found == pytest.approx(true_temperature, rel=0.1)
+
+    def nll(t: float) -> float:
+        return -sum(math.log(plain_softmax([v / t for v in r])[y]) for r, y in zip(overconfident.tolist(), labels))
+
+    assert nll(found) <= min(nll(found * 1.02), nll(found / 1.02))
+
+
+def test_threshold_for_acceptance() -> None:
+    x = logits(1000)
+    threshold = threshold_for_acceptance(x, 0.95)
+    assert 1 - rejection(x, threshold) == pytest.approx(0.95, abs=0.002)
+
+
+def outputs(count: int, generators: list[str], labels: list[int], seed: int) -> Outputs:
+    return Outputs(
+        logits=logits(count, 3, seed),
+        features=np.random.default_rng(seed + 50).standard_normal((count, 5)),
+        labels=np.array(labels, dtype=np.int64),
+        generators=generators,
+    )
+
+
+NONE = Outputs(logits=np.zeros((0, 3)), features=np.zeros((0, 5)), labels=np.zeros(0, np.int64), generators=[])
+CLASSES = ("a", "b", "c")
+
+
+def test_the_table_averages_over_generators_not_images() -> None:
+    seen = outputs(30, ["a", "b", "c"] * 10, [0, 1, 2] * 10, 0)
+    unseen = outputs(24, ["u"] * 20 + ["v"] * 4, [-1] * 24, 1)
+    document = tabulate(seen, unseen, NONE, classes=CLASSES, thresholds=(0.7, 0.9))
+    assert list(document["thresholds"]) == ["0.7", "0.9"]
+    for name, at in document["thresholds"].items():
+        u, v = (rejection(unseen.of(g).logits, float(name)) for g in ("u", "v"))
+        assert at["per_generator"] == {"u": u, "v": v}
+        assert at["unseen_rejection"] == pytest.approx((u + v) / 2)
+        assert at["seen_rejection"] == rejection(seen.logits, float(name))
+    score = log_odds(seen.logits).tolist()
+    per = {g: plain_auroc(score, log_odds(unseen.of(g).logits).tolist()) for g in ("u", "v")}
+    assert document["auroc"]["per_generator"] == pytest.approx(per)
+    assert document["auroc"]["max_softmax"] == pytest.approx(sum(per.values()) / 2)
+    assert {"max_logit", "energy"} <= set(document["auroc"])
+    assert "lookalikes" not in document
+
+
+def test_without_unseen_rows_their_fields_are_null() -> None:
+    seen = outputs(30, ["a", "b", "c"] * 10, [0, 1, 2] * 10, 0)
+    document = tabulate(seen, NONE, NONE, classes=CLASSES, thresholds=(0.7,))
+    assert document["auroc"] is None
+    at = document["thresholds"]["0.7"]
+    assert at["unseen_rejection"] is None and at["per_generator"] is None
+    assert 0 <= at["seen_rejection"] <= 1 and 0 <= at["accepted_correct"] <= 1
+
+
+def test_controls_stand_beside_the_table() -> None:
+    seen = outputs(30, ["a", "b", "c"] * 10, [0, 1, 2] * 10, 0)
+    controls = outputs(5, ["jpeg"] * 5, [-1] * 5, 3)
+    with_controls = tabulate(seen, NONE, controls, classes=CLASSES, thresholds=(0.7,))
+    assert with_controls["lookalikes"]["jpeg"]["n"] == 5
+    assert with_controls["lookalikes"]["jpeg"]["taken_for"] in CLASSES
+    without = tabulate(seen, NONE, NONE, classes=CLASSES, thresholds=(0.7,))
+    assert all(without[key] == with_controls[key] for key in without)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from bmrl.model import build
+from bmrl.model.inputs import INPUTS
+
+CLASSES = ("real", "SimSwap", "mystery")
+TERMS = {"dfa", "dfacc", "cmc", "cpc", "kl"}
+
+
+def make(tiny: dict[str, Any], semantics: str = "sound", **overrides: Any) -> Any:
+    torch.manual_seed(0)
+    return build("bmrl", CLASSES, preset="demo", semantics=semantics, **{**tiny, **overrides})
+
+
+def inference(batch: dict[str, Any]) -> dict[str, Any]:
+    return {view: batch[view] for view in ("image", "edge", "noise")}
+
+
+def test_inference_needs_image_edge_and_noise_alone(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    model = make(tiny).eval()
+    assert model.inference_views == ("image", "edge", "noise")
+    assert model.training_views == ("image", "edge", "noise", "parsing", "text")
+    with torch.no_grad():
+        logits = model.logits(inference(batch))
+        assert logits.shape == (6, 3) and torch.equal(logits, model.logits(batch))
+        assert torch.equal(logits, model.classify(model.embed(inference(batch))))
+
+
+@pytest.mark.parametrize("semantics", ["sound", "strict"])
+def test_predictions_do_not_depend_on_the_batch_slot(
+    semantics: str, tiny: dict[str, Any], batch: dict[str, Any]
+) -> None:
+    model = make(tiny, semantics).eval()
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    with torch.no_grad():
+        logits = model.logits(inference(batch))
+        moved = model.logits({view: array[order] for view, array in inference(batch).items()})
+        alone = torch.cat([model.logits({v: a[i : i + 1] for v, a in inference(batch).items()}) for i in range(6)])
+    assert torch.allclose(moved, logits[order], atol=1e-5)
+    assert torch.allclose(alone, logits, atol=1e-5)
+    assert not torch.allclose(logits[order], logits, atol=1e-4)  # the samples do differ
+
+
+@pytest.mark.parametrize("view", ["image", "edge", "noise"])
+def test_every_visual_view_counts(view: str, tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    model = make(tiny).eval()
+    changed = {**inference(batch), view: torch.zeros_like(batch[view])}
+    with torch.no_grad():
+        assert not torch.allclose(model.logits(changed), model.logits(inference(batch)), atol=1e-5)
+
+
+def test_the_embedding_is_the_sum_of_class_tokens(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    strict, sound = make(tiny, "strict").eval(), make(tiny, "sound").eval()
+    for model in (strict, sound):
+        with torch.no_grad():
+            summed = sum(model.visual[view](INPUTS[view](batch)) for view in ("image", "edge", "noise"))
+            features = model.embed(batch)
+        expected = summed / summed.norm(dim=1, keepdim=True) if model is sound else summed
+        assert torch.allclose(features, expected, atol=1e-6)
+
+
+def test_losses_train_every_part(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    """Under strict semantics all five terms give gradients at the first step; each encoder gets some."""
+    model = make(tiny, "strict")
+    terms = model.losses(batch)
+    assert set(terms) == TERMS and all(term.ndim == 0 and bool(torch.isfinite(term)) for term in terms.values())
+    sum(terms.values()).backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not silent
+    for part in ("visual.image", "visual.edge", "visual.noise", "parsing", "language", "predictor", "head", "centers"):
+        assert any(p.grad.abs().sum() > 0 for name, p in model.named_parameters() if name.startswith(part)), part
+
+
+def test_strict_and_sound_differ_where_they_should(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    strict, sound = make(tiny, "strict"), make(tiny, "sound")
+    assert isinstance(strict.head, torch.nn.Linear) and isinstance(sound.head, torch.nn.Sequential)
+    assert strict.centers.shape == (3, 3)  # over the softmax output
+    assert sound.centers.shape == (3, 16)  # over features
+    assert strict.undecayed() == set()
+    assert {"centers", "log_scale_cmc", "head.1.bias", "language.positions"} <= sound.undecayed()
+    assert "head.1.weight" not in sound.undecayed()
+    terms = sound.losses(batch)
+    terms["kl"].backward()
+    assert all(p.grad is None for p in sound.language.parameters()), "sound detaches the text in KL"
+    strict.losses(batch)["kl"].backward()
+    assert any(p.grad is not None for p in strict.language.parameters())
+
+
+def test_sound_clamps_the_logit_scale_and_strict_does_not(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    for semantics, expected in (("sound", 100.0), ("strict", pytest.approx(1000.0, rel=1e-3))):
+        model = make(tiny, semantics, **{"losses.temperature": 0.001})
+        model.losses(batch)
+        assert model.record["scale_cmc"] == expected and model.record["scale_cpc"] == expected
+
+
+def test_sound_starts_its_centres_from_the_first_epochs_means(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    model = make(tiny).eval()  # eval: the same features in both calls
+    assert float(model.losses(batch)["dfacc"].detach()) == 0.0
+    with torch.no_grad():
+        features = model.embed(batch)
+    model.end_epoch()
+    for k in range(3):
+        mean = features[batch["label"] == k].mean(dim=0)
+        assert torch.allclose(model.centers[k], mean / mean.norm(), atol=1e-5)
+    assert float(model.losses(batch)["dfacc"].detach()) != 0.0
+    before = model.centers.clone()
+    model.end_epoch()
+    assert torch.equal(model.centers, before), "once only"
+
+
+def test_a_weight_of_zero_leaves_its_term_out(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    for name in ("dfacc", "cmc", "cpc", "kl"):
+        terms = make(tiny, **{f"losses.{name}": 0}).losses(batch)
+        assert set(terms) == TERMS - {name}
+
+
+def test_parts_can_be_switched_off(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    model = make(tiny, **{"model.views": "image,noise", "model.parsing": False, "model.text": False})
+    assert model.training_views == ("image", "noise")
+    assert set(model.losses({k: batch[k] for k in ("image", "noise", "label")})) == {"dfa", "dfacc"}
+    with pytest.raises(ValueError, match="expected one or more of image, edge, noise"):
+        make(tiny, **{"model.views": "image,parsing"})
+
+
+def test_the_same_seed_gives_the_same_weights(tiny: dict[str, Any]) -> None:
+    first, second = make(tiny).state_dict(), make(tiny).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_names_and_class_counts_are_checked() -> None:
+    with pytest.raises(ValueError, match="unknown attributor 'bmlr'; known are bmrl"):
+        build("bmlr", 3)
+    with pytest.raises(ValueError, match="'mfclip' is planned and not in this version"):
+        build("mfclip", 3)
+    with pytest.raises(ValueError, match="at least two classes, got 1"):
+        build("bmrl", ["real"], preset="demo")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from bmrl.model.config import PRESETS, SEMANTICS, config_from_json, config_to_json, resolve_config
+
+
+def test_the_papers_values_are_the_defaults_of_paper() -> None:
+    config = resolve_config("bmrl", "paper", "strict")
+    assert (config.model.dim, config.model.depth, config.model.text_depth) == (512, 6, 6)
+    assert (config.losses.margin, config.losses.inter_weight, config.losses.kl_temperature) == (0.7, 0.5, 0.5)
+    assert (config.train.lr, config.train.batch_size, config.train.optimizer) == (1e-4, 32, "adam")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_a_config_survives_json(preset: str, semantics: str) -> None:
+    config = resolve_config("bmrl", preset, semantics, {"losses.dfacc": 0, "model.views": "image,noise"})
+    document = json.loads(json.dumps(config_to_json(config), allow_nan=False))
+    assert config_from_json(document) == config
+    assert (config.equations.max_logit_scale == math.inf) == (semantics == "strict")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("epochs", "3", ("train", "epochs", 3)),
+        ("train.lr", "0.5", ("train", "lr", 0.5)),
+        ("model.widths", "4,8,16,32,64", ("model", "widths", (4, 8, 16, 32, 64))),
+        ("views", "image", ("model", "views", ("image",))),
+        ("flip", "off", ("train", "flip", False)),
+        ("flip", "1", ("train", "flip", True)),
+        ("losses.kl", 0, ("losses", "kl", 0.0)),
+        ("cmc_targets", "onehot", ("equations", "cmc_targets", "onehot")),
+    ],
+)
+def test_overrides(key: str, value: Any, expected: tuple[str, str, Any]) -> None:
+    config = resolve_config("bmrl", "demo", "sound", {key: value})
+    found = getattr(getattr(config, expected[0]), expected[1])
+    assert found == expected[2] and type(found) is type(expected[2])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("epoch", 3, "setting 'epoch' is unknown"),
+        ("model.epochs", 3, "setting 'model.epochs' is unknown"),
+        ("nothing.lr", 3, "setting 'nothing.lr' is unknown"),
+        ("epochs", "many", "setting epochs: 'many' is not a int"),
+        ("flip", "perhaps", "setting flip: 'perhaps' is not a bool"),
+        ("model.widths", "4,x", "setting model.widths: '4,x' is not a tuple"),
+        ("lr", None, "setting lr: None is not a float"),
+    ],
+)
+def test_errors_name_the_key(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        resolve_config("bmrl", "demo", "sound", {key: value})
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_presets_and_semantics_list_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown preset 'huge'; known are paper, small, demo"):
+        resolve_config("bmrl", "huge", "sound")
+    with pytest.raises(ValueError, match="unknown semantics 'loose'; known are sound, strict"):
+        resolve_config("bmrl", "demo", "loose")
+
+
+def test_a_foreign_config_file_is_refused() -> None:
+    document = config_to_json(PRESETS["demo"])
+    with pytest.raises(ValueError, match=r"unknown setting train\.momentum"):
+        config_from_json({**document, "train": {**document["train"], "momentum": 0.9}})
+    with pytest.raises(ValueError, match="setting 'losses' is missing"):
+        config_from_json({k: v for k, v in document.items() if k != "losses"})

@@ -1,0 +1,76 @@
+"""Manifests: what is wrong is named by file and row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import write_faces
+
+from bmrl.pipeline.sources import SourceError
+from bmrl.pipeline.sources.folder import walk_folder
+from bmrl.pipeline.sources.manifest import walk_manifest
+from bmrl.pipeline.sources.rows import group_split, hash_split
+from bmrl.pipeline.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy.load()
+
+
+def walk(folder: Path, text: str) -> list[str]:
+    (folder / "manifest.csv").write_text(text)
+    return [f"{row.path} {row.generator} {row.split}" for row in walk_manifest(folder, TAXONOMY).rows]
+
+
+def test_columns_and_aliases(tmp_path: Path) -> None:
+    rows = walk(tmp_path, "path,generator,split\nb.png,LDM,test\na.png,stylegan2,train\n")
+    assert rows == ["a.png StyleGAN2 train", "b.png LatDiff test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("file,generator\na.png,real\n", "column 'path' is missing"),
+        ("path,generator\na.png,nobody\n", "row 1: generator 'nobody'"),
+        ("path,generator\na.png,real\n/etc/b.png,real\n", "row 2: path '/etc/b.png' must be relative"),
+        ("path,generator\n../b.png,real\n", r"row 1: path '../b.png' leaves the root through"),
+        ("path,generator\na.png,real\na.png,real\n", "a.png is listed twice"),
+        ("path,generator,split\na.png,real,holdout\n", "row 1: split 'holdout'"),
+        ("path,generator,kind,family\na.png,mine,swap,GAN\n", "row 1: kind 'swap'"),
+    ],
+)
+def test_errors_name_the_row(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=expected):
+        walk(tmp_path, text)
+
+
+def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside.png").write_bytes(b"x")
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(SourceError, match="leads out of the root"):
+        walk(inside, "path,generator\nlink.png,real\n")
+
+
+def test_a_swap_of_two_splits_is_unused_and_counted(tmp_path: Path) -> None:
+    ids = [str(i) for i in range(60)]
+    one = next(i for i in ids if hash_split(i) == "train")
+    other = next(i for i in ids if hash_split(i) == "test")
+    assert group_split(f"{one}+{other}") is None
+    (tmp_path / "manifest.csv").write_text(f"path,generator,group\na.png,SimSwap,{one}+{other}\nb.png,SimSwap,{one}\n")
+    found = walk_manifest(tmp_path, TAXONOMY)
+    assert [row.path for row in found.rows] == ["b.png"]
+    assert found.unused.total() == 1
+
+
+def test_folder_groups_by_stem_and_warns_of_unknown_generators(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", {"real": 40, "brand-new": 40})
+    found = walk_folder(tmp_path / "faces", TAXONOMY)
+    by_stem: dict[str, set[str]] = {}
+    for row in found.rows:
+        by_stem.setdefault(row.group, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in by_stem.values())
+    assert {row.split for row in found.rows} == {"train", "val", "test"}
+    assert len(found.warnings) == 1
+    assert "brand-new" in found.warnings[0]
+    assert {row.kind for row in found.rows if row.generator == "brand-new"} == {"unknown"}

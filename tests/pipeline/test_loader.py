@@ -1,0 +1,155 @@
+"""The loader: a pure order, exact resume at every step, exact unions over ranks, damage that is never silent."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bmrl.pipeline import ShardSet
+from bmrl.pipeline.reader import DamagedShardError
+from bmrl.pipeline.shardset import ShardSetError
+
+VIEWS = ("image", "edge", "noise", "parsing", "text")
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) if torch.is_tensor(first[name]) else first[name] == second[name]
+        for name in first
+    )
+
+
+def test_batch_contract(shards: Path) -> None:
+    batch = next(iter(ShardSet.open(shards).loader(views=VIEWS, batch_size=4)))
+    assert list(batch) == ["key", "generator", "label", *VIEWS]
+    shapes = {
+        "label": (torch.int64, (4,)),
+        "image": (torch.uint8, (4, 3, 224, 224)),
+        "edge": (torch.uint16, (4, 1, 224, 224)),
+        "noise": (torch.int16, (4, 3, 112, 112)),
+        "parsing": (torch.uint8, (4, 224, 224)),
+        "text": (torch.int32, (4, 4, 77)),
+    }
+    for name, (dtype, shape) in shapes.items():
+        assert (batch[name].dtype, tuple(batch[name].shape)) == (dtype, shape)
+    assert int(batch["parsing"].max()) < 19
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_every_step_can_be_resumed(world: int, threads: int, shuffle: bool, shards: Path) -> None:
+    rows = ShardSet.open(shards).select(split="train")
+
+    def loader(rank: int) -> Any:
+        return rows.loader(
+            views=["edge"], batch_size=4, rank=rank, world_size=world, shuffle=shuffle, num_threads=threads, seed=3
+        )
+
+    for rank in range(world):
+        states, batches, running = [loader(rank).state_dict()], [], loader(rank)
+        for batch in running:
+            batches.append(batch)
+            states.append(running.state_dict())
+        assert len(batches) == len(running)
+        for step, state in enumerate(states):
+            again = loader(rank)
+            again.load_state_dict(state)
+            rest = list(again)
+            assert len(rest) == len(batches) - step
+            assert all(same(a, b) for a, b in zip(rest, batches[step:], strict=True))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_union_over_ranks(world: int, shards: Path) -> None:
+    rows = ShardSet.open(shards).select(split="train")  # 36
+    expected = sorted(rows.index["key"].to_pylist())
+
+    def keys(**options: Any) -> list[list[str]]:
+        return [
+            [key for batch in rows.loader(views=[], rank=rank, world_size=world, **options) for key in batch["key"]]
+            for rank in range(world)
+        ]
+
+    parts = keys(batch_size=5, shuffle=False)
+    assert sorted(key for part in parts for key in part) == expected
+    training = keys(batch_size=5, shuffle=True)
+    assert len({len(part) for part in training}) == 1
+    together = [key for part in training for key in part]
+    assert len(together) == len(set(together)) == 36 // (5 * world) * 5 * world
+
+
+def test_another_world_size_goes_on_with_the_next_sample(shards: Path) -> None:
+    rows = ShardSet.open(shards).select(split="train")
+    options: dict[str, Any] = {"views": [], "batch_size": 4, "shuffle": True, "drop_last": False, "seed": 1}
+    one = rows.loader(**options)
+    first = [key for batch, _ in zip(one, range(3), strict=False) for key in batch["key"]]
+    state = {**one.state_dict(), "consumed": 12}
+    rest = []
+    for rank in range(2):
+        other = rows.loader(**options, rank=rank, world_size=2)
+        other.load_state_dict(state)
+        rest += [key for batch in other for key in batch["key"]]
+    assert sorted(first + rest) == sorted(rows.index["key"].to_pylist())
+
+
+def test_epochs_differ_and_are_reproducible(shards: Path) -> None:
+    rows = ShardSet.open(shards).select(split="train")
+    loader = rows.loader(views=[], batch_size=36)
+    orders = [next(iter(loader))["key"]]
+    list(loader)
+    orders.append(next(iter(rows.loader(views=[], batch_size=36, epoch=1)))["key"])
+    orders.append(next(iter(rows.loader(views=[], batch_size=36, seed=1)))["key"])
+    assert all(a != b for a, b in pairwise(orders))
+    assert orders[0] == next(iter(rows.loader(views=[], batch_size=36)))["key"]
+    with pytest.raises(ValueError, match="seed"):
+        rows.loader(views=[], batch_size=4).load_state_dict({**loader.state_dict(), "seed": 9})
+
+
+def test_balanced_draws_every_class_equally(shards: Path) -> None:
+    rows = ShardSet.open(shards).select(split="train", generators=["real", "DDPM"])
+    labels = torch.cat([batch["label"] for batch in rows.loader(views=[], batch_size=6, balanced=True)])
+    assert torch.bincount(labels).tolist() == [12, 12]
+
+
+def test_select_follows_the_contract(shards: Path, tmp_path: Path) -> None:
+    shard_set = ShardSet.open(shards)
+    assert shard_set.classes == ("DDPM", "StyleGAN2", "real")
+    chosen = shard_set.select(split="val", generators=["real", "DDPM"])
+    assert chosen.classes == ("real", "DDPM")
+    assert chosen.counts == {"DDPM": 6, "real": 6}
+    protocol = tmp_path / "mine.yaml"
+    protocol.write_text("name: mine\nseen: [StyleGAN2, real]\nunseen: [DDPM, SiT]\n")
+    seen = shard_set.select(protocol=str(protocol), part="seen")
+    unseen = shard_set.select(protocol=str(protocol), part="unseen")
+    assert seen.classes == unseen.classes == ("StyleGAN2", "real")
+    assert set(unseen.labels.tolist()) == {-1}
+    assert seen.missing_sources == ("SiT",)
+    for wrong in ({"split": "holdout"}, {"generators": ["nobody"]}, {"part": "seen"}):
+        with pytest.raises(ShardSetError):
+            shard_set.select(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("offset", [700, 30_000, -20_000])
+def test_a_flipped_byte_is_an_error_that_names_the_file(offset: int, shards: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(shards, root)
+    data = bytearray((root / "edge/000001.tar").read_bytes())
+    data[offset] ^= 4
+    (root / "edge/000001.tar").write_bytes(data)
+    with pytest.raises(DamagedShardError, match=r"edge/000001\.tar is damaged"):
+        list(ShardSet.open(root).loader(views=["edge"], batch_size=8, shuffle=False))
+
+
+def test_truncation_is_an_error(shards: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(shards, root)
+    path = root / "noise/000000.tar"
+    path.write_bytes(path.read_bytes()[:-512])
+    with pytest.raises(DamagedShardError, match="its sidecar says"):
+        list(ShardSet.open(root).loader(views=["noise"], batch_size=8, check="never"))

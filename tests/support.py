@@ -1,0 +1,52 @@
+"""What the tests share: pictures, folders of faces, and the commands as a user starts them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SHARED = Path(__file__).parents[1] / "../shared/data"
+
+
+def run_command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """bmrl-NAME as a user starts it; its output must never hold a traceback."""
+    command = [sys.executable, "-c", f"from bmrl.cli.{name} import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done
+
+
+def picture(seed: int, side: int = 96) -> np.ndarray:
+    """RGB uint8 (side, side, 3): a smooth picture with some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:side, 0:side] / side
+    waves = [127 + 90 * np.sin(rng.uniform(3, 25) * x + rng.uniform(3, 25) * y + rng.uniform(0, 6)) for _ in range(3)]
+    return np.clip(np.stack(waves, -1) + rng.normal(0, 6, (side, side, 3)), 0, 255).astype(np.uint8)
+
+
+def write_faces(root: Path, counts: dict[str, int], *, side: int = 96) -> Path:
+    """root/GENERATOR/N.png"""
+    for number, (generator, count) in enumerate(counts.items()):
+        folder = root / generator
+        folder.mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(picture(1000 * number + i, side)).save(folder / f"{i:03d}.png")
+    return root
+
+
+def build(root: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    base = ("build", "--dataset", "folder", "--root", root, "--out", out)
+    return run_command("prep", *base, *options)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    """Every file outside .log/ by its relative path."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".log" not in path.parts
+    }
