@@ -97,7 +97,9 @@ def test_temperature_is_the_minimum_of_the_nll(true_temperature: float) -> None:
     assert found == pytest.approx(true_temperature, rel=0.1)
 
     def nll(t: float) -> float:
-        return -sum(math.log(plain_softmax([v / t for v in r])[y]) for r, y in zip(overconfident.tolist(), labels))
+        return -sum(
+            math.log(plain_softmax([v / t for v in r])[y]) for r, y in zip(overconfident.tolist(), labels, strict=True)
+        )
 
     assert nll(found) <= min(nll(found * 1.02), nll(found / 1.02))
 

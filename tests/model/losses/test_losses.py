@@ -158,7 +158,7 @@ def test_batches_without_pairs_have_no_inter_term() -> None:
     for labels in ([1], [2, 2, 2]):
         x = rows(len(labels), 4).requires_grad_(True)
         terms = dfacc_terms(x, torch.tensor(labels), CENTERS, margin=0.7)
-        assert float(terms.inter) == 0.0 and float(terms.related_share) == 0.0
+        assert terms.inter.item() == 0.0 and float(terms.related_share) == 0.0
         terms.inter.backward()
         assert x.grad is not None and not x.grad.any()
 
