@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .exits import sentences
+from .exits import sentences, share_cores
 
 _PATH = click.Path(path_type=Path)
 
@@ -37,6 +37,7 @@ def main(
     device: str | None,
 ) -> None:
     """Evaluate a run on the test split: seen accuracy, rejection, AUROC, controls, confusion matrix and a report page."""
+    share_cores()
     from ..model.evaluation.evaluate import THRESHOLDS
     from ..model.evaluation.table import render_table
     from ..model.training.checkpoint import RunError

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .exits import INTERRUPTED, sentences, stop
+from .exits import INTERRUPTED, sentences, share_cores, stop
 
 _PATH = click.Path(path_type=Path)
 
@@ -41,6 +41,7 @@ def main(
     **given: Any,
 ) -> None:
     """Train an attributor on a shard set."""
+    share_cores()
     from ..model import check_attributor
     from ..model.config import resolve_config
     from ..model.training.checkpoint import RunError

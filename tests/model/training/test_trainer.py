@@ -191,7 +191,7 @@ def test_weights_of_another_class_list_are_refused(tiny: dict[str, Any], tmp_pat
     three, four = (build("bmrl", count, preset="demo", **tiny) for count in (3, 4))
     save_weights(three, tmp_path / "w.safetensors")
     before = {name: tensor.clone() for name, tensor in four.state_dict().items()}
-    with pytest.raises(RunError, match="another architecture or class list .* config.json beside it"):
+    with pytest.raises(RunError, match=r"another architecture or class list .* config\.json beside it"):
         load_weights(four, tmp_path / "w.safetensors")
     assert all(torch.equal(before[name], tensor) for name, tensor in four.state_dict().items())
     with pytest.raises(RunError, match="does not exist"):
