@@ -112,6 +112,7 @@ class Checkpoints:
         temporary.unlink(missing_ok=True)
         os.link(weights, temporary)
         temporary.replace(self.run / "last.safetensors")
+        temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are links to one file already
 
 
 def _moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, torch.Tensor]:

@@ -123,7 +123,7 @@ class Trainer:
         self.model.end_epoch()
         summary = {"epoch": epoch, **self.evaluate()}
         _write_line(metrics, summary)
-        if summary["val_nll"] < self._best_nll:
+        if summary["val_nll"] < self._best_nll or not summary["val_n"]:  # without validation rows: the last epoch
             self._best_nll = summary["val_nll"]
             save_weights(self.model, self.run / "best.safetensors")
         self._save(step)
@@ -166,7 +166,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Accuracy and NLL on the validation rows, {} keys val_accuracy, val_nll, val_n; NaN-free: inf without rows."""
+        """Accuracy and NLL on the validation rows, {} keys val_accuracy, val_nll, val_n; zeros without rows."""
         self.model.eval()
         logits, labels = [], []
         for batch in self._validation():
