@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,8 @@ def _show(bar: tqdm[Any], step: Step) -> None:
 def _say_epoch(summary: dict[str, Any]) -> None:
     tqdm.write(
         f"epoch {summary['epoch'] + 1}: validation accuracy {summary['val_accuracy']:.3f}, NLL {summary['val_nll']:.3f} "
-        f"on {summary['val_n']} samples"
+        f"on {summary['val_n']} samples",
+        file=sys.stderr,
     )
 
 
