@@ -17,6 +17,12 @@ LINES = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors on shared cores: more threads only wait for each other."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, Any]:
     """Overrides of preset demo: every part is there, nothing is wide."""

@@ -1,0 +1,172 @@
+"""bmrl-train, bmrl-eval and bmrl-attribute through their mains, on the small shard set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from bmrl.cli import attribute, train
+from bmrl.cli import eval as evaluate
+from bmrl.pipeline.shardset import ShardSet
+
+Invoke = Callable[..., Result]
+TINY = (
+    *("--preset", "demo", "--device", "cpu", "--batch-size", 4, "--epochs", 1),
+    *("--set", "model.dim=16", "--set", "model.depth=1", "--set", "model.heads=2", "--set", "model.mlp=16"),
+    *("--set", "model.widths=4,4,4,4,8", "--set", "noise_widths=4,4,4", "--set", "precision=float32"),
+    *("--set", "text_depth=1", "--set", "text_heads=2", "--set", "text_mlp=16"),
+)
+
+
+def fit(shards: Path, out: Path, *options: Any) -> Result:
+    torch.set_num_threads(1)
+    arguments = ["--shards", shards, "--out", out, *TINY, *options]
+    return CliRunner().invoke(train.main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def run(small_root: Path, small_protocol: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One epoch under the small protocol."""
+    out = tmp_path_factory.mktemp("runs") / "protocol"
+    result = fit(small_root, out, "--protocol", small_protocol)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: Path, small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """The document of `bmrl-eval --json` and its --out."""
+    out = tmp_path_factory.mktemp("eval")
+    arguments = [str(run), "--shards", str(small_root), "--out", str(out), "--json", "--device", "cpu"]
+    result = CliRunner().invoke(evaluate.main, arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout), out  # raises unless stdout is exactly one document
+
+
+def test_what_a_run_holds(run: Path, small_root: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    assert config["classes"] == ["sim-fs-gan-near", "real", "sim-efs-gan-fir"]  # the protocol's order
+    assert config["data"]["root_digest"] == ShardSet.open(small_root).root_digest
+    assert config["data"]["n_train"] == {"real": 7, "sim-efs-gan-fir": 7, "sim-fs-gan-near": 7}
+    assert config["config"]["train"]["epochs"] == 1 and config["config"]["model"]["dim"] == 16
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("step") for line in lines] == [1, 2, 3, 4, 5, None]
+    for name in ("best.safetensors", "last.safetensors", "state.json", "calibration.json"):
+        assert (run / name).is_file()
+    assert b"__metadata__" not in (run / "best.safetensors").read_bytes()[:200_000]
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".tmp")]
+
+
+def test_the_result_document(evaluated: tuple[dict[str, Any], Path], small_root: Path) -> None:
+    document, out = evaluated
+    assert set(document["seen"]) >= {"accuracy", "macro_f1", "n"} and document["seen"]["n"] == 9
+    assert list(document["thresholds"]) == ["0.7", "0.9"]
+    for at in document["thresholds"].values():
+        assert set(at) == {"unseen_rejection", "seen_rejection", "accepted_correct", "per_generator"}
+        assert set(at["per_generator"]) == {"sim-efs-gan-vq"}
+        assert all(0 <= at[name] <= 1 for name in ("unseen_rejection", "seen_rejection", "accepted_correct"))
+    assert set(document["auroc"]["per_generator"]) == {"sim-efs-gan-vq"}
+    assert 0 <= document["auroc"]["max_softmax"] <= 1
+    assert document["controls"]["leaks"] and document["controls"]["best_leak"]
+    assert (document["protocol"], document["semantics"], document["attributor"]) == ("small", "sound", "bmrl")
+    assert document["simulated"] is True and list(document["lookalikes"]) == ["mystery"]
+    assert document["data"]["root_digest"] == ShardSet.open(small_root).root_digest
+    assert document["data"]["n_per_generator"] == {
+        "mystery": 1, "real": 3, "sim-efs-gan-fir": 3, "sim-efs-gan-vq": 3, "sim-fs-gan-near": 3,
+    }  # fmt: skip
+    assert sum(map(sum, document["confusion"]["counts"])) == 9
+    assert json.loads((out / "result.json").read_text()) == document
+
+
+def test_the_report_is_one_file_that_loads_nothing(evaluated: tuple[dict[str, Any], Path]) -> None:
+    page = (evaluated[1] / "report.html").read_text()
+    assert "SIMULATED" in page and "sim-efs-gan-vq" in page and "data:image/png;base64," in page
+    assert "http://" not in page and "https://" not in page and "<script" not in page
+
+
+def test_the_table_of_the_same_run(invoke: Invoke, run: Path, small_root: Path, tmp_path: Path) -> None:
+    result = invoke(
+        evaluate.main, run, "--shards", small_root, "--out", tmp_path, "--device", "cpu", "--threshold", 0.5
+    )
+    assert result.exit_code == 0
+    for words in ("seen accuracy", "rej@0.5", "sim-efs-gan-vq", "FAR", "leak control", "protocol small", "report:"):
+        assert words in result.stdout, words
+
+
+def test_without_unseen_rows_the_fields_are_null(invoke: Invoke, small_root: Path, tmp_path: Path) -> None:
+    """Without a protocol every generator present is a class."""
+    result = fit(small_root, tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    done = invoke(evaluate.main, tmp_path / "run", "--shards", small_root, "--json", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["protocol"] is None and document["auroc"] is None
+    assert all(at["unseen_rejection"] is None and at["per_generator"] is None for at in document["thresholds"].values())
+    assert document["seen"]["n"] == 13 and len(document["confusion"]["classes"]) == 5
+    assert (tmp_path / "run/eval/report.html").is_file()
+
+
+def test_the_same_seed_gives_the_same_run(run: Path, small_root: Path, small_protocol: str, tmp_path: Path) -> None:
+    assert fit(small_root, tmp_path / "again", "--protocol", small_protocol).exit_code == 0
+    for name in ("best.safetensors", "last.safetensors", "calibration.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes(), name
+
+
+def test_resume_of_a_finished_run_and_refusals(run: Path, small_root: Path, small_protocol: str) -> None:
+    before = (run / "metrics.jsonl").read_bytes(), (run / "last.safetensors").read_bytes()
+    assert fit(small_root, run, "--protocol", small_protocol, "--resume").exit_code == 0
+    for options, words in (
+        (("--protocol", small_protocol), "holds a run already; go on with --resume"),
+        (("--resume",), "was trained with another class list"),
+        (
+            ("--protocol", small_protocol, "--resume", "--set", "lr=1"),
+            "another settings (train.lr: 0.001, asked for 1.0)",
+        ),
+    ):
+        result = fit(small_root, run, *options)
+        assert result.exit_code == 2 and words in result.stderr and "Traceback" not in result.output
+    assert ((run / "metrics.jsonl").read_bytes(), (run / "last.safetensors").read_bytes()) == before
+
+
+def test_a_batch_larger_than_the_training_split(small_root: Path, tmp_path: Path) -> None:
+    result = fit(small_root, tmp_path / "run", "--batch-size", 64)
+    assert result.exit_code == 1 and "fewer samples than one batch of 64" in result.stderr
+
+
+def test_a_protocol_of_other_classes_is_refused(invoke: Invoke, run: Path, small_root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("seen: [real, mystery]\n")
+    result = invoke(evaluate.main, run, "--shards", small_root, "--protocol", other, "--device", "cpu")
+    assert result.exit_code == 2 and "the run was trained on sim-fs-gan-near, real, sim-efs-gan-fir" in result.stderr
+    other.write_text("seen: [real]\nunseen: [real]\n")
+    result = invoke(evaluate.main, run, "--shards", small_root, "--protocol", other)
+    assert result.exit_code == 2 and "real is both seen and unseen" in result.stderr
+
+
+def test_a_folder_that_is_no_run(invoke: Invoke, small_root: Path, tmp_path: Path) -> None:
+    result = invoke(evaluate.main, tmp_path, "--shards", small_root, "--device", "cpu")
+    assert result.exit_code == 1 and "is no run of bmrl-train" in result.stderr
+
+
+def test_attribute_agrees_with_the_shards(invoke: Invoke, run: Path, small_source: Path, tmp_path: Path) -> None:
+    images = sorted((small_source / "test").rglob("*.*"))[:3]
+    (tmp_path / "text.jpg").write_text("no image")
+    result = invoke(attribute.main, run, *images, "--json", "--device", "cpu", "--threshold", 0)
+    assert result.exit_code == 0
+    answers = json.loads(result.stdout)["images"]
+    assert [answer["image"] for answer in answers] == [str(path) for path in images]
+    for answer in answers:
+        shares = list(answer["probabilities"].values())
+        assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1.0)
+        assert answer["attributed_to"] == next(iter(answer["probabilities"]))
+    unsure = invoke(attribute.main, run, images[0], "--json", "--device", "cpu", "--threshold", 1)
+    assert json.loads(unsure.stdout)["images"][0]["attributed_to"] == "unknown source"
+    bad = invoke(attribute.main, run, tmp_path / "text.jpg", images[0], "--device", "cpu")
+    assert bad.exit_code == 1 and "cannot be read: not an image file" in bad.stdout
