@@ -209,6 +209,7 @@ def test_dry_run_writes_nothing(faces: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_changed_source_fails_the_parsing(faces: Path, tmp_path: Path) -> None:
     root = tmp_path / "faces"
     shutil.copytree(faces, root)

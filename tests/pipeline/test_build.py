@@ -31,6 +31,7 @@ def test_members_are_plain_and_columns_agree(shards: Path) -> None:
         assert len({tuple(order) for order in orders.values()}) == 1
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_webdataset_reads_a_column(shards: Path) -> None:
     import webdataset
 
@@ -91,6 +92,7 @@ def test_a_second_run_writes_nothing(faces: Path, shards: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in shards.rglob("*") if ".log" not in path.parts} == before
 
 
+@pytest.mark.slow
 def test_a_view_is_added_alone_and_extend_adds_shards(faces: Path, tmp_path: Path) -> None:
     out, root = tmp_path / "out", tmp_path / "faces"
     shutil.copytree(faces, root)
@@ -113,6 +115,7 @@ def test_a_view_is_added_alone_and_extend_adds_shards(faces: Path, tmp_path: Pat
     assert build(root, out).returncode == 2
 
 
+@pytest.mark.slow
 def test_png_codec_gives_the_same_arrays(faces: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "png"
     options = ("--codec", "png", "--shard-size", "10", "--parser", "bisenet-lite", "--workers", "1", "--splits", "val")
