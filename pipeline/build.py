@@ -99,9 +99,9 @@ def _build_locked(
     start: float,
 ) -> BuildReport:
     remove_temporaries(options.out)
-    if options.overwrite:
-        clear(options.out)
     intake = resolve(options)
+    if options.overwrite:  # once it is known that there is something to put in its place
+        clear(options.out)
     for warning in intake.walk.warnings:
         on_message(f"warning: {warning}")
     for reason, count in sorted(intake.walk.unused.items()):
