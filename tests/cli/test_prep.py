@@ -1,0 +1,157 @@
+"""bmrl-prep's smaller commands, and refusals that come before any work starts, through main in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from PIL import Image
+
+import bmrl.pipeline.build as build_module
+from bmrl.cli.prep import main
+from bmrl.pipeline.shardset import ShardSet
+
+Invoke = Callable[..., Result]
+
+
+def build(invoke: Invoke, source: Path, out: Path, *options: Any) -> Result:
+    maps = f"maps:bisenet:{source.with_name('maps')}"
+    return invoke(
+        main,
+        "build",
+        "--dataset",
+        "folder",
+        "--root",
+        source,
+        "--out",
+        out,
+        "--shard-size",
+        8,
+        "--parser",
+        maps,
+        *options,
+    )
+
+
+def content(root: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        path.relative_to(root).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file() and ".log" not in path.parts
+    }
+
+
+def test_less_free_space_than_the_estimate(
+    invoke: Invoke, small_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_module, "free_bytes", lambda folder: 1_000_000)
+    result = build(invoke, small_source, tmp_path / "out")
+    assert result.exit_code == 1
+    (line,) = result.stderr.strip().splitlines()[-1:]
+    assert line.startswith("error: the build needs about 0.02 GB and") and "has 0.00 GB free" in line
+    assert not (tmp_path / "out/plan.json").exists()
+
+
+def test_a_complete_set_is_left_alone(invoke: Invoke, small_source: Path, small_copy: Path) -> None:
+    before = content(small_copy)
+    result = build(invoke, small_source, small_copy)
+    assert result.exit_code == 0 and "0 columns of shards written" in result.stdout
+    assert content(small_copy) == before
+
+
+@pytest.mark.parametrize(
+    "options", [("--root", "nowhere"), ("--resize", "nope"), ("--parser", "nope.pth"), ("--splits", "nope")]
+)
+def test_a_refused_overwrite_destroys_nothing(
+    options: tuple[str, str], invoke: Invoke, small_source: Path, small_copy: Path
+) -> None:
+    before = content(small_copy)
+    result = build(invoke, small_source, small_copy, "--overwrite", *options)
+    assert result.exit_code in (1, 2) and "error: " in result.stderr
+    assert content(small_copy) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seed", 3), "seed: the plan has 0, asked for 3"),
+        (("--limit", 2), "limit: the plan has 0, asked for 2"),
+        (("--splits", "train"), "splits: the plan has"),
+        (("--codec", "png"), "--replace image --replace edge --replace noise --replace parsing"),
+        (("--resize", "area"), "view image: the plan has resize 'bilinear', asked for 'area'"),
+    ],
+)
+def test_other_settings_than_the_plans_are_named(
+    options: tuple[Any, ...], words: str, invoke: Invoke, small_source: Path, small_copy: Path
+) -> None:
+    before = content(small_copy)
+    result = build(invoke, small_source, small_copy, *options)
+    assert result.exit_code == 2 and words in result.stderr
+    assert content(small_copy) == before
+
+
+def test_verify_names_each_file_and_exits_1(
+    invoke: Invoke, small_source: Path, small_root: Path, small_copy: Path
+) -> None:
+    sound = invoke(main, "verify", small_root, "--deep")
+    assert sound.exit_code == 0 and "image and parsing need --root" in sound.stdout
+    tar = small_copy / "noise/000001.tar"
+    data = bytearray(tar.read_bytes())
+    data[70_000] ^= 1
+    tar.write_bytes(data)
+    shallow = invoke(main, "verify", small_copy)
+    assert shallow.exit_code == 0, "without --deep payloads are not hashed"
+    (small_copy / "edge/000000.tar").unlink()
+    (small_copy / "stray.txt").write_text("x")
+    result = invoke(main, "verify", small_copy, "--deep")
+    assert result.exit_code == 1
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
+        "edge/000000.tar",
+        "noise/000001.tar",
+        "stray.txt",
+    ]
+    assert "3 damaged, missing or extra files" in result.stderr
+
+
+def test_verify_deep_derives_images_from_their_sources(
+    invoke: Invoke, small_source: Path, small_options: Any, build_here: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "source"
+    for number in range(3):
+        (root / "test/real").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100, 100), (number, 80, 160)).save(root / f"test/real/{number}.png")
+    out = build_here(small_options(tmp_path / "out", source_root=root, views=("image", "edge"), parser=None))
+    assert invoke(main, "verify", out, "--deep", "--root", root).exit_code == 0
+    for number in range(3):
+        Image.new("RGB", (100, 100), (200, number, 60)).save(root / f"test/real/{number}.png")
+    result = invoke(main, "verify", out, "--deep", "--root", root)
+    assert result.exit_code == 1 and result.stdout.startswith("image/000000.tar: sample")
+
+
+def test_info_is_one_json_document(invoke: Invoke, small_root: Path) -> None:
+    result = invoke(main, "info", small_root, "--json")
+    document = json.loads(result.stdout)
+    assert document["samples"] == 50 and document["per_split"] == {"train": 29, "val": 8, "test": 13}
+    assert document["root_digest"] == ShardSet.open(small_root).root_digest
+    assert set(document["views"]) == {"image", "edge", "noise", "parsing", "text"}
+    assert "mystery" in invoke(main, "info", small_root).stdout
+
+
+def test_head_shows_samples_and_a_grid(invoke: Invoke, small_root: Path, tmp_path: Path) -> None:
+    listed = invoke(main, "head", small_root, "-n", 3)
+    keys = ShardSet.open(small_root).index["key"].to_pylist()[:3]
+    assert listed.exit_code == 0 and all(key in listed.stdout for key in keys)
+    assert invoke(main, "head", small_root, "-n", 2, "--grid", tmp_path / "grid.png").exit_code == 0
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.width >= 4 * 112 and image.height >= 2 * 112
+
+
+def test_datasets_are_listed_with_licence_and_layout(invoke: Invoke) -> None:
+    result = invoke(main, "datasets")
+    assert result.exit_code == 0
+    for words in ("demo\n", "folder\n", "manifest\n", "licence:", "layout:", "obtain:"):
+        assert words in result.stdout

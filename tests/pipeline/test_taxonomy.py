@@ -1,0 +1,132 @@
+"""Taxonomy, protocols and prompts: the shipped files agree, and a user's own are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bmrl import manifests
+from bmrl.pipeline.protocols import load_protocol
+from bmrl.pipeline.taxonomy import FAMILIES, KINDS, Taxonomy
+from bmrl.pipeline.views.text import Labels, sentences, tokenize
+
+PROTOCOLS = manifests.names("protocols")
+TAXONOMY = Taxonomy.load()
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocols_sources_are_in_the_taxonomy(name: str) -> None:
+    protocol = load_protocol(name)
+    assert protocol.name == name
+    for source in (*protocol.seen, *protocol.unseen, *protocol.controls):
+        found = TAXONOMY.find(source)
+        assert found is not None and found.name == source, source
+    assert len(set(protocol.seen)) == len(protocol.seen)
+    assert not set(protocol.seen) & set(protocol.unseen)
+    assert set(protocol.relations) <= set(protocol.unseen)
+
+
+def test_demo_1_mirrors_protocol_1() -> None:
+    protocol = load_protocol("demo-1")
+    assert (len(protocol.seen), len(protocol.unseen), protocol.simulated) == (10, 9, True)
+    assert all(source.startswith("sim-") for source in (*protocol.seen, *protocol.unseen))
+    assert set(protocol.relations) == set(protocol.unseen)
+    assert "real" in protocol.controls
+    for relation in protocol.relations.values():
+        word, _, other = relation.partition(" ")
+        assert word in ("NEAR", "RECOMBINED", "MID", "FAR")
+        assert not other or other in protocol.seen
+
+
+def test_names_and_aliases_are_found_whatever_their_spelling() -> None:
+    for name, generator in TAXONOMY.generators.items():
+        for spelling in (name, name.upper(), name.replace("-", "_"), *generator.aliases):
+            assert TAXONOMY.find(spelling) is generator
+        assert generator.kind in KINDS and generator.family in FAMILIES
+    assert TAXONOMY.find("nobody") is None
+    unknown = TAXONOMY.find_or_unknown("nobody")
+    assert (unknown.name, unknown.kind, unknown.family) == ("nobody", "unknown", "unknown")
+
+
+def test_a_users_generators_are_laid_over_the_shipped(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("MyGAN: {kind: FS, family: GAN, aliases: [my-gan-v1]}\n")
+    found = Taxonomy.load(own).find("My GAN v1")
+    assert found is not None and (found.name, found.kind) == ("MyGAN", "FS")
+    assert TAXONOMY.find("my-gan-v1") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("MyGAN: {kind: swap, family: GAN}", "generator MyGAN: kind 'swap' is none of"),
+        ("MyGAN: {kind: FS, family: gan}", "generator MyGAN: family 'gan' is none of"),
+        ("MyGAN: {kind: FS}", "generator MyGAN: expected at least kind and family"),
+        ("MyGAN: {kind: FS, family: GAN, colour: red}", "generator MyGAN: unknown field 'colour'"),
+        ("MyGAN: {kind: FS, family: GAN, aliases: [ffhq]}", "stands for both"),
+        ("- MyGAN", "expected a mapping from generator names"),
+        ("MyGAN: {kind: [", "is not valid YAML"),
+    ],
+)
+def test_errors_in_a_users_generators_name_the_entry(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ValueError) as error:
+        Taxonomy.load(tmp_path / "own.yaml")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seen: [real, DDPM]\nunseen: [DDPM]", "DDPM is both seen and unseen"),
+        ("unseen: [DDPM]", "expected a mapping with at least a list `seen`"),
+        ("seen: [real]\nclasses: [DDPM]", "unknown field 'classes'"),
+        ("seen: [", "is not valid YAML"),
+    ],
+)
+def test_errors_in_a_users_protocol(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ValueError) as error:
+        load_protocol(str(tmp_path / "own.yaml"))
+    assert message in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="unknown protocol 'demo-99'; known are demo-1"):
+        load_protocol("demo-99")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_protocol(str(tmp_path / "none.yaml"))
+
+
+def prompts(generator: str, kind: str, family: str) -> tuple[str, str, str, str]:
+    labels = Labels(
+        key="", generator=generator, kind=kind, family=family, split="", group="", source_path="", synthetic=False,
+        licence="",
+    )  # fmt: skip
+    return sentences(labels, manifests.load("prompts.yaml"))
+
+
+def test_every_generator_has_four_sentences_that_fit() -> None:
+    """Kinds and families with a template have all levels; `other` and `unknown` leave theirs empty."""
+    for generator in TAXONOMY.generators.values():
+        lines = prompts(generator.name, generator.kind, generator.family)
+        assert [bool(line) for line in lines] == [True, True, generator.family != "other", True], generator.name
+        tokens = tokenize(lines)
+        assert (tokens == 49407).sum(axis=1).tolist() == [1, 1, 1, 1], "no sentence is cut"
+        assert np.array_equal(tokens[:, 0], [49406] * 4)
+
+
+def test_real_and_unknown_have_prompts_of_their_own() -> None:
+    real = prompts("real", "real", "real")
+    assert "real face" in real[0] and all(real)
+    assert not any("fake" in line or "generat" in line for line in real)
+    assert prompts("unknown", "unknown", "unknown") == ("", "", "", "")
+    named = prompts("mystery", "unknown", "unknown")
+    assert named[:3] == ("", "", "") and "mystery" in named[3]
+
+
+def test_different_generators_have_different_prompts() -> None:
+    """All photographs share one, the controls among them."""
+    fake = [g for g in TAXONOMY.generators.values() if g.kind != "real"]
+    assert len({prompts(g.name, g.kind, g.family) for g in fake}) == len(fake) > 30
+    photographs = [g for g in TAXONOMY.generators.values() if g.kind == "real"]
+    assert len({prompts(g.name, g.kind, g.family) for g in photographs}) == 1
