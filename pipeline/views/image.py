@@ -147,7 +147,7 @@ def _opencv(name: str) -> Callable[[RGB, int], RGB]:
     return kernel
 
 
-# torch's antialiased uint8 bilinear equals Pillow's at 512 -> 224 (tested; a level apart at a few other ratios) and is
+# torch's antialiased uint8 bilinear equals Pillow's at 512 -> 224 (tested; up to two levels apart elsewhere) and is
 # the fastest antialiased one (docs/decisions.md); `linear` is the aliasing resize of the released code.
 RESIZE_KERNELS: dict[str, Callable[[RGB, int], RGB]] = {
     "bilinear": _torch_antialias("bilinear"),

@@ -41,19 +41,13 @@ def test_a_224_png_passes_unchanged() -> None:
     assert out.dtype == np.uint8 and out.tobytes() == rgb.tobytes()
 
 
-# torch rounds kernel weights to 16 bits, Pillow to 22: at most sizes a few values are one or two gray levels off.
-ROUNDING = pytest.mark.xfail(strict=True, reason="torch's uint8 antialias is not Pillow's at this size")
-
-
-@pytest.mark.parametrize(
-    "side", [512, *(pytest.param(side, marks=ROUNDING) for side in (64, 100, 223, 225, 256, 1024))]
-)
-def test_bilinear_is_pillows_byte_for_byte(side: int) -> None:
-    rgb = noise(side, side, seed=side)
+def test_bilinear_is_pillows_byte_for_byte_at_the_common_size() -> None:
+    rgb = noise(512, 512, seed=512)
     expected = np.asarray(Image.fromarray(rgb).resize((224, 224), Image.Resampling.BILINEAR))
     assert resize(rgb, 224).tobytes() == expected.tobytes()
 
 
+# torch rounds kernel weights to 16 bits, Pillow to 22: at other sizes a few values are one or two gray levels off.
 @pytest.mark.parametrize("side", [64, 100, 223, 225, 256, 512, 600, 1024])
 def test_bilinear_is_pillows_to_two_gray_levels(side: int) -> None:
     rgb = noise(side, side, seed=side)
