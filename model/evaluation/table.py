@@ -24,6 +24,7 @@ def render_table(document: dict[str, Any]) -> str:
             f"{name} {value:.3f}" for name, value in document["auroc"].items() if name != "per_generator"
         )
         lines += ["", f"AUROC seen against unseen, mean over unseen sources: {scores}"]
+    lines += ["", *_confusion_lines(document["confusion"])]
     lines += _lookalike_lines(document)
     if document["controls"]:
         lines += ["", *_control_lines(document["controls"], seen["accuracy"])]
@@ -49,6 +50,17 @@ def _threshold_lines(document: dict[str, Any]) -> list[str]:
         relation = document["relations"].get(name, "")
         shares = " ".join(f"{_percent(at['per_generator'][name]):>8}" for at in thresholds.values())
         lines.append(f"{name:24} {relation:32} {aurocs[name]:6.3f} {shares}")
+    return lines
+
+
+def _confusion_lines(confusion: dict[str, Any]) -> list[str]:
+    """Rows true, columns attributed, in percent of the row; columns are numbered like the rows."""
+    classes = confusion["classes"]
+    lines = [f"{'confusion, % of each true source':36} " + " ".join(f"{number:>4}" for number in range(len(classes)))]
+    for number, (name, row) in enumerate(zip(classes, confusion["counts"], strict=True)):
+        total = max(1, sum(row))
+        cells = " ".join(f"{100 * count / total:4.0f}" if count else "   ." for count in row)
+        lines.append(f"{number:>3} {name:32} {cells}")
     return lines
 
 
