@@ -153,7 +153,7 @@ def _use_channels_last(model: Attributor) -> None:
 def _show(bar: tqdm[Any], step: Step) -> None:
     bar.set_postfix_str(f"epoch {step.epoch + 1}, loss {step.loss:.3f}, accuracy {step.accuracy:.2f}", refresh=False)
     target = step.step * step.samples
-    if bar.n == 0 and target > step.samples:  # a resumed run: what was done before is not this session's speed
+    if bar.n == 0 and target > step.samples:  # a resumed run: what was done before does not count as speed
         bar.initial = bar.n = target - step.samples
     bar.update(step.samples)
 
