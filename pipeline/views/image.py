@@ -27,6 +27,11 @@ Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
+# Pillow opens some sixty formats, one of them (EPS) by running another program: only these are ever tried.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_ORIENTATION = 0x0112  # EXIF tag
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageParams:
     size: int = 224  # pixels a side; H = W = 224 in the paper
@@ -55,10 +60,13 @@ def read_source(data: bytes, params: ImageParams | None = None) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # EXIF oddities: the pixels decide
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, params)
                 image_format, quality = str(image.format), jpeg_quality(image)
-                rgb = _to_rgb(ImageOps.exif_transpose(image))
+                if image.getexif().get(_ORIENTATION, 1) != 1:
+                    rgb = _to_rgb(ImageOps.exif_transpose(image))
+                else:  # exif_transpose would copy every image
+                    rgb = _to_rgb(image)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -123,7 +131,7 @@ def _to_rgb(image: Image.Image) -> RGB:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, rgba)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a copy: torch wants it writable
 
 
 def _torch_antialias(mode: str) -> Callable[[RGB, int], RGB]:

@@ -6,8 +6,8 @@ residual under three SRM kernels, each summed over RGB, is stored as exact int16
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -22,10 +22,14 @@ KERNELS[1] = [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6
 KERNELS[2, 2, 1:4] = [1, -2, 1]
 DIVISORS = (4, 12, 2)
 DENOMINATORS = np.array([255 * d for d in DIVISORS], dtype=np.int64)  # residual = numerator / denominator
+_FLOAT_KERNELS = KERNELS.astype(np.float32)
+_SUM = np.ones((1, 3), dtype=np.float32)  # R + G + B
 CLIP = 3  # Hardtanh(-3, 3): numerators are at most 3 * 12 * 255 = 9,180
 
-# 1 / (1 + d^2) for a gray difference d, the weight of a co-occurrence in the homogeneity (Haralick 1973).
-_WEIGHTS = [1.0 / (1.0 + d * d) for d in range(256)]
+# 1 / (1 + d^2) for a gray difference d, the weight of a co-occurrence in the homogeneity (Haralick 1973), rounded to
+# 2^-60 and split in two: an image's counts (at most 2^26) times either half fit int64, so sums are exact everywhere.
+_WEIGHT_ONE = 2**60
+_WEIGHTS = np.array([divmod(round(Fraction(_WEIGHT_ONE, 1 + d * d)), 2**32) for d in range(256)], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,10 @@ def glcm_gray(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
     Not OpenCV's gray: the choice of the patch differs (methods sheet, D17).
     """
-    red, green, blue = (_GRAY_TERMS[c][image[..., c]] for c in range(3))
-    return ((red + green + blue) * np.float32(255)).astype(np.uint8)
+    red, green, blue = (cv2.LUT(plane, table) for plane, table in zip(cv2.split(image), _GRAY_TERMS, strict=True))
+    gray = cv2.add(cv2.add(red, green), blue)
+    gray *= np.float32(255)
+    return gray.astype(np.uint8)
 
 
 def patch_homogeneity(image: npt.NDArray[np.uint8], patch_size: int = 112) -> npt.NDArray[np.float64]:
@@ -61,15 +67,17 @@ def patch_homogeneity(image: npt.NDArray[np.uint8], patch_size: int = 112) -> np
     if patch_size < 2 or height < patch_size or width < patch_size:
         raise ValueError(f"patch_size {patch_size} does not fit an image of {width}x{height} pixels")
     gray = glcm_gray(image)
-    scores = []
-    for top in range(0, height - patch_size + 1, patch_size):
-        for left in range(0, width - patch_size + 1, patch_size):
-            patch = gray[top : top + patch_size, left : left + patch_size]
-            difference = cv2.absdiff(patch[:, 1:], patch[:, :-1])
-            counts = np.bincount(difference.ravel(), minlength=256)
-            total = math.fsum(int(n) * w for n, w in zip(counts, _WEIGHTS, strict=True))
-            scores.append(total / difference.size)
-    return np.array(scores, dtype=np.float64)
+    difference = cv2.absdiff(gray[:, 1:], gray[:, :-1])
+    counts = np.stack(
+        [
+            cv2.calcHist([difference[top : top + patch_size, left : left + patch_size - 1]], [0], None, [256], [0, 256])
+            for top in range(0, height - patch_size + 1, patch_size)
+            for left in range(0, width - patch_size + 1, patch_size)
+        ]
+    ).reshape(-1, 256)  # (n, 256): OpenCV 4 gives columns, 5 vectors; whole numbers in float32, exact below 2^24
+    pairs = patch_size * (patch_size - 1) * _WEIGHT_ONE
+    sums = (counts.astype(np.int64) @ _WEIGHTS).tolist()
+    return np.array([(high * 2**32 + low) / pairs for high, low in sums], dtype=np.float64)
 
 
 def srm_numerators(patch: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
@@ -77,14 +85,13 @@ def srm_numerators(patch: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
 
     Channel k is kernel k applied to R + G + B (each SRM kernel is replicated over RGB and summed), zero padding 2.
     """
-    total = patch.sum(axis=2, dtype=np.int32).astype(np.float32)  # <= 765; every product below is an exact float32
+    total = cv2.transform(patch.astype(np.float32), _SUM)  # <= 765; every product below is an exact float32
+    border = cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED
     out = np.empty((3, *total.shape), dtype=np.int16)
     for k in range(3):
-        residual = cv2.filter2D(
-            total, cv2.CV_32F, KERNELS[k].astype(np.float32), borderType=cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED
-        )
+        residual = cv2.filter2D(total, cv2.CV_32F, _FLOAT_KERNELS[k], borderType=border)
         limit = float(CLIP * DENOMINATORS[k])
-        out[k] = np.clip(residual, -limit, limit).astype(np.int16)
+        out[k] = np.clip(residual, -limit, limit, out=residual)
     return out
 
 

@@ -89,11 +89,18 @@ def test_scores_of_photographs_are_scikit_images(photographs: list[Path]) -> Non
 
 
 def test_gray_is_the_specified_one_for_every_colour() -> None:
-    rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
-    assert np.array_equal(glcm_gray(rgb), specified_gray(rgb))
-    grays = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    assert np.array_equal(glcm_gray(grays), specified_gray(grays))
+    levels = np.arange(256, dtype=np.uint8)
+    for red in range(256):  # all 2^24 colours
+        rgb = np.stack(np.broadcast_arrays(np.uint8(red), levels[:, None], levels[None, :]), axis=-1)
+        assert np.array_equal(glcm_gray(rgb), specified_gray(rgb))
+
+
+def test_scores_are_correctly_rounded() -> None:
+    rgb = random_patch(3, 60)
+    steps = np.abs(np.diff(specified_gray(rgb).astype(int), axis=1)).ravel().tolist()
+    exact = sum(Fraction(1, 1 + step * step) for step in steps) / len(steps)
+    assert patch_homogeneity(rgb).tolist() == [float(exact)]
+    assert patch_homogeneity(np.zeros((224, 224, 3), dtype=np.uint8)).tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("size", [16, 56, 100])
