@@ -50,6 +50,30 @@ def test_names_and_aliases_are_found_whatever_their_spelling() -> None:
     assert (unknown.name, unknown.kind, unknown.family) == ("nobody", "unknown", "unknown")
 
 
+DF40 = {
+    "FS": "fsgan faceswap simswap inswap blendface uniface mobileswap e4s facedancer deepfacelab",
+    "FR": "fomm facevid2vid wav2lip MRAA one_shot_free pirender tpsm lia danet sadtalker mcnet hyperreenact heygen",
+    "EFS": "VQGAN StyleGAN2 StyleGAN3 StyleGANXL sd2.1 ddim RDDM PixArt DiT SiT MidJourney whichfaceisreal CollabDiff",
+    "AM": "e4e stargan starganv2 styleclip",
+}  # CollabDiff stands under face editing in DF40; its model is GenFace's CollDiff
+OWDFA = (
+    "FaceSwap Deepfakes FaceShifter DeepFaceLab FSGAN FaceNet Face2Face NeuralTextures Talking-Head-Video ATVG-Net FOMM "
+    "Wav2Lip ATFHP MakeItTalk MaskGAN StarGAN2 SC-FEGAN DiscoFaceGAN FaceAPP StarGAN PGGAN CycleGAN StyleGAN StyleGAN2"
+)
+GENFACE = "DDPM LatDiff CollDiff StyleGAN2 StyleGAN3 Diffae LatTrans IAFaces DiffFace FSLSD FaceSwapper"
+
+
+def test_df40_owdfa_and_genface_are_known_by_the_names_of_their_folders() -> None:
+    found = {kind: [TAXONOMY.find(name) for name in names.split()] for kind, names in DF40.items()}
+    assert {kind: {g.kind if g else None for g in generators} for kind, generators in found.items()} == {
+        kind: {kind} for kind in DF40
+    }
+    assert len({g.name for generators in found.values() for g in generators if g}) == 40
+    for names in (OWDFA, GENFACE):
+        generators = [TAXONOMY.find(name) for name in names.split()]
+        assert None not in generators and len({g.name for g in generators if g}) == len(names.split())
+
+
 def test_a_users_generators_are_laid_over_the_shipped(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("MyGAN: {kind: FS, family: GAN, aliases: [my-gan-v1]}\n")
