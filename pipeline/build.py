@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import shutil
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
+import numpy as np
 
 from .columns import ARRAYS, ViewPlan
 from .commit import RootBusyError, lock_root, remove_temporaries
@@ -109,7 +110,7 @@ def _build_locked(
     plan = intake.plan
     missing = {shard: missing_views(options.out, shard, plan.views) for shard in plan.shards}
     missing = {shard: views for shard, views in missing.items() if views}
-    rows_per_shard = _rows_per_shard(plan)
+    rows_per_shard = plan.shard_sizes()
     check_space(options.out, plan, {shard: rows_per_shard[shard] for shard in missing}, missing)
     report = BuildReport(finished=Finished(num_samples=0, num_dropped=0, num_bytes=0), num_planned=plan.rows.num_rows)
     complete = (options.out / "dataset.json").exists() and (options.out / "SHA256SUMS").exists()
@@ -138,14 +139,9 @@ def _describe(root: Path) -> Finished:
 
 def estimate_bytes(views: dict[str, ViewPlan]) -> dict[str, int]:
     """Bytes a sample of each column, as raw arrays (an upper bound for the png codec)."""
-    sizes = {"text": TEXT_BYTES + MEMBER_OVERHEAD}
-    for name, array in ARRAYS.items():
-        itemsize = {"uint8": 1, "uint16": 2, "int16": 2}[array["dtype"]]
-        count = 1
-        for side in array["shape"]:
-            count *= side
-        sizes[name] = count * itemsize + MEMBER_OVERHEAD
-    return {name: sizes[name] for name in views}
+    sizes = {"text": TEXT_BYTES}
+    sizes |= {name: np.dtype(array["dtype"]).itemsize * math.prod(array["shape"]) for name, array in ARRAYS.items()}
+    return {name: sizes[name] + MEMBER_OVERHEAD for name in views}
 
 
 def check_space(root: Path, plan: Plan, rows: dict[str, int], missing: dict[str, set[str]]) -> None:
@@ -162,11 +158,6 @@ def check_space(root: Path, plan: Plan, rows: dict[str, int], missing: dict[str,
 
 def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
-
-
-def _rows_per_shard(plan: Plan) -> dict[str, int]:
-    counts = plan.rows.group_by("shard").aggregate([("key", "count")])
-    return dict(zip(counts["shard"].to_pylist(), counts["key_count"].to_pylist(), strict=True))
 
 
 def _run_tasks(
@@ -200,7 +191,7 @@ class _Scheduler:
         self._actor_class = ray.remote(num_cpus=0, max_restarts=0)(_ParsingActor)
 
     def run(self, on_progress: OnProgress, report: BuildReport) -> None:
-        rows = _rows_per_shard(self._intake.plan)
+        rows = self._intake.plan.shard_sizes()
         total = sum(rows[shard] for shard in self._missing)
         done = dropped = 0
         on_progress(Progress(done=0, total=total, dropped=0))
@@ -267,7 +258,7 @@ class _Scheduler:
 
     def _task(self, shard: str, views: tuple[str, ...]) -> ShardTask:
         plan = self._intake.plan
-        rows = plan.rows.filter(pc.equal(plan.rows["shard"], shard)).to_pylist()
+        rows = plan.shard_rows(shard).to_pylist()
         return ShardTask(
             root=self._root.resolve(),
             source_root=self._intake.walk.root,

@@ -70,24 +70,28 @@ class Finished:
 
 
 def finalise(root: Path, plan: Plan) -> Finished:
-    """Write the two tables, SHA256SUMS and dataset.json. Every (view, shard) must be committed."""
-    sidecars = {view: [_sidecar(root, view, shard) for shard in plan.shards] for view in ordered(plan.views)}
+    """Write the two tables, SHA256SUMS and dataset.json. Every (view, shard) must be committed.
+
+    One shard's sidecars are in memory at a time.
+    """
     checkpoint("before-index", root / "index.parquet")
-    index = _index_table(plan, sidecars)
-    failures = pa.Table.from_pylist([drop for s in sidecars["image"] for drop in s["drops"]], schema=FAILURES_SCHEMA)
-    write_parquet(root / "index.parquet", index)
-    write_parquet(root / "failures.parquet", failures)
+    gathered = _gather(root, plan)
+    write_parquet(root / "index.parquet", gathered.index)
+    write_parquet(root / "failures.parquet", pa.Table.from_pylist(gathered.drops, schema=FAILURES_SCHEMA))
     checkpoint("after-index", root / "index.parquet")
-    document = canonical_json(_dataset_document(plan, sidecars, index)) + b"\n"
-    sums = _sums(root, plan, sidecars) | {"dataset.json": hashlib.sha256(document).hexdigest()}
+    num_dropped = len(_last_attempts(plan, gathered.drops))
+    document = canonical_json(_dataset_document(plan, gathered, num_dropped)) + b"\n"
+    sums = gathered.sums | {"dataset.json": hashlib.sha256(document).hexdigest()}
+    for name in ("plan.json", "plan.parquet", "index.parquet", "failures.parquet"):
+        sums[name] = _sha256(root / name)
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
     write_bytes(root / "SHA256SUMS", "".join(lines).encode())
     checkpoint("after-sums", root / "SHA256SUMS")
     write_bytes(root / "dataset.json", document)
     return Finished(
-        num_samples=index.num_rows,
-        num_dropped=len(still_failing(plan, sidecars["image"])),
-        num_bytes=sum(s["bytes"] for column in sidecars.values() for s in column),
+        num_samples=gathered.index.num_rows,
+        num_dropped=num_dropped,
+        num_bytes=sum(sum(shard["bytes"].values()) for shard in gathered.shards),
     )
 
 
@@ -97,9 +101,13 @@ def begin_changes(root: Path) -> None:
         (root / name).unlink(missing_ok=True)
 
 
-def still_failing(plan: Plan, image_sidecars: list[Sidecar]) -> dict[str, int]:
-    """source_path -> last attempt, of the sources whose last attempt failed."""
-    failed = {drop["source_path"]: drop["attempt"] for sidecar in image_sidecars for drop in sidecar["drops"]}
+def still_failing(root: Path, plan: Plan) -> dict[str, int]:
+    """source_path -> last attempt, of the sources whose last attempt failed. Every image shard must be committed."""
+    return _last_attempts(plan, [drop for shard in plan.shards for drop in _sidecar(root, "image", shard)["drops"]])
+
+
+def _last_attempts(plan: Plan, drops: list[dict[str, Any]]) -> dict[str, int]:
+    failed = {drop["source_path"]: drop["attempt"] for drop in drops}
     last: dict[str, int] = {}
     if failed:
         for path, attempt in zip(plan.rows["source_path"].to_pylist(), plan.rows["attempt"].to_pylist(), strict=True):
@@ -114,27 +122,56 @@ def _sidecar(root: Path, view: str, shard: str) -> Sidecar:
     return sidecar
 
 
-def _index_table(plan: Plan, sidecars: dict[str, list[Sidecar]]) -> pa.Table:
-    planned = plan.rows.to_pydict()
-    position = {key: i for i, key in enumerate(planned["key"])}
-    columns: dict[str, list[Any]] = {name: [] for name in INDEX_SCHEMA.names}
-    noise = sidecars.get("noise")
-    for number, image in enumerate(sidecars["image"]):
-        patches = noise[number]["rows"] if noise else [dict.fromkeys(_PATCH)] * image["num_samples"]
-        for row, (key, facts, patch) in enumerate(zip(image["keys"], image["rows"], patches, strict=True)):
-            columns["key"].append(key)
-            columns["shard"].append(image["shard"])
-            columns["row"].append(row)
-            for name in _PLANNED:
-                columns[name].append(planned[name][position[key]])
-            for name in _FACTS:
-                columns[name].append(facts[name])
-            for name in _PATCH:
-                columns[name].append(patch[name])
+@dataclass(kw_only=True)
+class _Gathered:
+    """What the sidecars of all shards say."""
+
+    index: pa.Table
+    drops: list[dict[str, Any]]
+    shards: list[dict[str, Any]]  # entries of dataset.json
+    sums: dict[str, str]  # of tars and sidecars
+
+
+def _gather(root: Path, plan: Plan) -> _Gathered:
+    tables: list[pa.Table] = []
+    gathered = _Gathered(index=INDEX_SCHEMA.empty_table(), drops=[], shards=[], sums={})
+    for shard in plan.shards:
+        rows = plan.shard_rows(shard)
+        sidecars = {}
+        for view in ordered(plan.views):
+            sidecars[view] = sidecar = _sidecar(root, view, shard)
+            gathered.sums[f"{view}/{shard}.json"] = _sha256(root / view / f"{shard}.json")
+            if sidecar["num_samples"]:
+                gathered.sums[f"{view}/{shard}.tar"] = sidecar["sha256"]
+        image = sidecars["image"]
+        tables.append(_index_rows(rows, image, sidecars.get("noise")))
+        gathered.drops += image["drops"]
+        gathered.shards.append(
+            {
+                "name": shard,
+                "split": rows["split"][0].as_py(),
+                "num_samples": image["num_samples"],
+                "bytes": {view: sidecar["bytes"] for view, sidecar in sidecars.items()},
+            }
+        )
+    gathered.index = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    return gathered
+
+
+def _index_rows(planned: pa.Table, image: Sidecar, noise: Sidecar | None) -> pa.Table:
+    """One shard's rows of the index: what was planned, joined by key with the facts that image and noise recorded."""
+    position = {key: i for i, key in enumerate(planned["key"].to_pylist())}
+    kept = planned.take(pa.array([position[key] for key in image["keys"]], pa.int64()))
+    patches = noise["rows"] if noise else [dict.fromkeys(_PATCH)] * image["num_samples"]
+    columns: dict[str, list[Any]] = {name: kept[name].to_pylist() for name in (*_PLANNED, "key", "shard")}
+    columns["row"] = list(range(image["num_samples"]))
+    columns |= {name: [facts[name] for facts in image["rows"]] for name in _FACTS}
+    columns |= {name: [patch[name] for patch in patches] for name in _PATCH}
     return pa.table(columns, schema=INDEX_SCHEMA)
 
 
-def _dataset_document(plan: Plan, sidecars: dict[str, list[Sidecar]], index: pa.Table) -> dict[str, Any]:
+def _dataset_document(plan: Plan, gathered: _Gathered, num_dropped: int) -> dict[str, Any]:
+    index = gathered.index
     per_source: dict[str, Counter[str]] = defaultdict(Counter)
     labels: dict[str, tuple[str, str]] = {}
     licences: dict[str, str] = {}
@@ -144,7 +181,6 @@ def _dataset_document(plan: Plan, sidecars: dict[str, list[Sidecar]], index: pa.
         per_source[generator][split] += 1
         labels[generator] = (kind, family)
         licences[generator] = licence
-    shard_splits = dict(zip(plan.rows["shard"].to_pylist(), plan.rows["split"].to_pylist(), strict=True))
     return {
         "schema_version": SCHEMA_VERSION,
         "name": plan.settings.dataset,
@@ -158,18 +194,10 @@ def _dataset_document(plan: Plan, sidecars: dict[str, list[Sidecar]], index: pa.
         "counts": {
             "samples": index.num_rows,
             "planned": plan.rows.num_rows,
-            "dropped": len(still_failing(plan, sidecars["image"])),
+            "dropped": num_dropped,
             "per_generator": {name: dict(sorted(counts.items())) for name, counts in sorted(per_source.items())},
         },
-        "shards": [
-            {
-                "name": image["shard"],
-                "split": shard_splits[image["shard"]],
-                "num_samples": image["num_samples"],
-                "bytes": {view: column[number]["bytes"] for view, column in sidecars.items()},
-            }
-            for number, image in enumerate(sidecars["image"])
-        ],
+        "shards": gathered.shards,
         "plan_id": plan.id,
     }
 
@@ -187,13 +215,5 @@ def _prompts(view: ViewPlan, labels: dict[str, tuple[str, str]]) -> dict[str, An
     return prompts
 
 
-def _sums(root: Path, plan: Plan, sidecars: dict[str, list[Sidecar]]) -> dict[str, str]:
-    sums = {
-        f"{sidecar['view']}/{sidecar['shard']}.tar": sidecar["sha256"]
-        for column in sidecars.values()
-        for sidecar in column
-        if sidecar["num_samples"]
-    }
-    small = ["plan.json", "plan.parquet", "index.parquet", "failures.parquet"]
-    small += [f"{view}/{shard}.json" for view in sidecars for shard in plan.shards]
-    return sums | {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in small}
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -201,10 +201,9 @@ def _within_limit(plan: Plan, new: list[SourceRow]) -> list[SourceRow]:
 
 def _retry_failed(plan: Plan, walk: Walk, root: Path) -> Plan:
     """Sources whose last attempt failed become new rows at the end, one round further."""
-    sidecars = [sidecar for shard in plan.shards if (sidecar := read_sidecar(root, "image", shard))]
-    if len(sidecars) != len(plan.shards):
+    if not all(read_sidecar(root, "image", shard) for shard in plan.shards):
         raise PlanError(f"the build in {root} is not complete yet; run it to its end before --retry-failed")
-    failing = still_failing(plan, sidecars)
+    failing = still_failing(root, plan)
     by_attempt: dict[int, list[SourceRow]] = {}
     for row in walk.rows:
         if row.path in failing:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .columns import VIEWS, ViewPlan
@@ -77,6 +78,15 @@ class Plan:
     @property
     def shards(self) -> list[str]:
         return [shard_name(i) for i in range(sum(segment.num_shards for segment in self.segments))]
+
+    def shard_rows(self, shard: str) -> pa.Table:
+        """The planned rows of one shard, in row order."""
+        return self.rows.filter(pc.equal(self.rows["shard"], shard))
+
+    def shard_sizes(self) -> dict[str, int]:
+        """Shard -> planned rows, in shard order."""
+        counts = self.rows.group_by("shard", use_threads=False).aggregate([("key", "count")])
+        return dict(zip(counts["shard"].to_pylist(), counts["key_count"].to_pylist(), strict=True))
 
     def document(self) -> dict[str, Any]:
         return {

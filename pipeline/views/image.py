@@ -63,10 +63,8 @@ def read_source(data: bytes, params: ImageParams | None = None) -> Source:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, params)
                 image_format, quality = str(image.format), jpeg_quality(image)
-                if image.getexif().get(_ORIENTATION, 1) != 1:
-                    rgb = _to_rgb(ImageOps.exif_transpose(image))
-                else:  # exif_transpose would copy every image
-                    rgb = _to_rgb(image)
+                is_turned = image.getexif().get(_ORIENTATION, 1) != 1  # exif_transpose would copy every image
+                rgb = _to_rgb(ImageOps.exif_transpose(image) if is_turned else image)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
