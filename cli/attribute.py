@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from .exits import FAILED, WRONG_USE, sentences, stop
+from .exits import FAILED, WRONG_USE, Command, sentences, stop
 
 _PATH = click.Path(path_type=Path)
 CAVEAT = "probabilities under the run's closed list of sources; no evidence by themselves"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bmrl")
 @click.argument("run", type=_PATH)
 @click.argument("images", type=_PATH, nargs=-1, required=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from .exits import sentences, share_cores
+from .exits import Command, sentences, share_cores
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bmrl")
 @click.argument("run", type=_PATH)
 @click.option("--shards", required=True, type=_PATH, help="ROOT of a shard set.")

@@ -7,24 +7,37 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-COMPLETE, FAILED, WRONG_USE, DROPPED, INTERRUPTED = 0, 1, 2, 3, 130
+FAILED, WRONG_USE, DROPPED, INTERRUPTED = 1, 2, 3, 130  # 0: complete
+
+
+class Command(click.Command):
+    """A command that Ctrl-C and SIGTERM end with a sentence and exit code 130 at any moment, while it imports too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """As Command, for a group of them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
 
 
 @contextmanager
 def sentences(*, failed: tuple[type[Exception], ...], wrong_use: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """`failed` errors end the command with their text and exit code 1, `wrong_use` ones with 2, Ctrl-C and SIGTERM with 130.
+    """`failed` errors end the command with their text and exit code 1, `wrong_use` ones with 2.
 
     Anything else is a bug of ours and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
-    except KeyboardInterrupt:
-        stop("interrupted: what is committed stays, the same command goes on", INTERRUPTED)
     except wrong_use as error:
         stop(f"error: {error}", WRONG_USE)
     except failed as error:
@@ -43,6 +56,15 @@ def stop(sentence: str, code: int) -> NoReturn:
     """Say it on standard error and exit."""
     click.echo(sentence, err=True)
     sys.exit(code)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop("interrupted: what is committed stays, the same command goes on", INTERRUPTED)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from .exits import DROPPED, FAILED, WRONG_USE, sentences, stop
+from .exits import DROPPED, FAILED, WRONG_USE, Group, sentences, stop
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bmrl")
 def main() -> None:
     """Turn collections of real and generated faces into cached multi-view shard sets."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from .exits import INTERRUPTED, sentences, share_cores, stop
+from .exits import INTERRUPTED, Command, sentences, share_cores, stop
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bmrl")
 @click.option("--shards", required=True, type=_PATH, help="ROOT of a shard set.")
 @click.option("--out", required=True, type=_PATH, help="RUN, the folder of the run.")

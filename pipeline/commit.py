@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 TEMPORARY_PREFIX = ".tmp-"
+PAUSE_S = 20.0  # seconds that a kill test has to strike
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,19 @@ def lock_root(root: Path) -> Iterator[None]:
 
 
 def checkpoint(name: str, path: Path) -> None:
-    """A named moment of a commit. The kill tests stop the process here: BMRL_KILL_AT=name:substring of the path."""
-    spec = os.environ.get("BMRL_KILL_AT")
-    if spec:
-        wanted, _, part = spec.partition(":")
-        if wanted == name and part in str(path):
-            os.kill(os.getpid(), 9)
+    """A named moment of a commit, where the kill tests strike.
+
+    BMRL_PAUSE_AT=name:substring of the path:MARKER lets the first process that comes here create MARKER with its pid in
+    it and wait to be killed; unset, as always outside tests, this does nothing.
+    """
+    spec = os.environ.get("BMRL_PAUSE_AT")
+    if not spec:
+        return
+    wanted, part, marker = spec.split(":", 2)
+    if wanted == name and part in path.as_posix():
+        try:
+            with Path(marker).open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            return  # somebody was here
+        time.sleep(PAUSE_S)
