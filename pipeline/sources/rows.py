@@ -18,7 +18,7 @@ SPLIT_ALIASES = {
     "testing": "test",
 }
 IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-TRAIN_SHARE, VAL_SHARE = 0.75, 0.125  # the rest is test
+SHARES = {"train": 0.75, "val": 0.125, "test": 0.125}  # exact in floating point
 
 
 class SourceError(ValueError):
@@ -49,15 +49,20 @@ class Walk:
     warnings: list[str] = field(default_factory=list)
 
 
-def hash_split(identity: str) -> str:
-    """The split of one identity or video: a stable hash decides, 75 / 12.5 / 12.5 %."""
+def hash_split(identity: str, among: tuple[str, ...] = SPLITS) -> str:
+    """The split of one identity or video: a stable hash decides, 75 / 12.5 / 12.5 %, or in proportion between two of them."""
     share = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") / 2**64
-    return "train" if share < TRAIN_SHARE else "val" if share < TRAIN_SHARE + VAL_SHARE else "test"
+    share *= sum(SHARES[split] for split in among)
+    for split in among[:-1]:
+        share -= SHARES[split]
+        if share < 0:
+            return split
+    return among[-1]
 
 
-def group_split(group: str) -> str | None:
+def group_split(group: str, among: tuple[str, ...] = SPLITS) -> str | None:
     """The split that all identities of a group share, or None where they fall into different ones."""
-    splits = {hash_split(identity) for identity in group.split("+")}
+    splits = {hash_split(identity, among) for identity in group.split("+")}
     return splits.pop() if len(splits) == 1 else None
 
 
