@@ -29,7 +29,7 @@ CLIP = 3  # Hardtanh(-3, 3): numerators are at most 3 * 12 * 255 = 9,180
 # 1 / (1 + d^2) for a gray difference d, the weight of a co-occurrence in the homogeneity (Haralick 1973), rounded to
 # 2^-60 and split in two: an image's counts (at most 2^26) times either half fit int64, so sums are exact everywhere.
 _WEIGHT_ONE = 2**60
-_WEIGHTS = np.array([divmod(round(Fraction(_WEIGHT_ONE, 1 + d * d)), 2**32) for d in range(256)], dtype=np.int64)
+WEIGHT_HALVES = np.array([divmod(round(Fraction(_WEIGHT_ONE, 1 + d * d)), 2**32) for d in range(256)], dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def glcm_gray(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
     Not OpenCV's gray: the choice of the patch differs (methods sheet, D17).
     """
-    red, green, blue = (cv2.LUT(plane, table) for plane, table in zip(cv2.split(image), _GRAY_TERMS, strict=True))
+    red, green, blue = (cv2.LUT(plane, table) for plane, table in zip(cv2.split(image), GRAY_TERMS, strict=True))
     gray = cv2.add(cv2.add(red, green), blue)
     gray *= np.float32(255)
     return gray.astype(np.uint8)
@@ -76,7 +76,7 @@ def patch_homogeneity(image: npt.NDArray[np.uint8], patch_size: int = 112) -> np
         ]
     ).reshape(-1, 256)  # (n, 256): OpenCV 4 gives columns, 5 vectors; whole numbers in float32, exact below 2^24
     pairs = patch_size * (patch_size - 1) * _WEIGHT_ONE
-    sums = (counts.astype(np.int64) @ _WEIGHTS).tolist()
+    sums = (counts.astype(np.int64) @ WEIGHT_HALVES).tolist()
     return np.array([(high * 2**32 + low) / pairs for high, low in sums], dtype=np.float64)
 
 
@@ -115,4 +115,4 @@ def _gray_terms() -> list[npt.NDArray[np.float32]]:
     return [np.float32(weight) * values for weight in (0.2989, 0.587, 0.114)]
 
 
-_GRAY_TERMS = _gray_terms()
+GRAY_TERMS = _gray_terms()
