@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ... import manifests
 from ..taxonomy import Taxonomy
 from .folder import walk_folder
+from .layout import Layout, parse_layout
 from .manifest import walk_manifest
 from .rows import SourceError, SourceRow, Walk
+from .tree import walk_tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +26,25 @@ class Dataset:
     obtain: str
     walk: Callable[[Path | None, Taxonomy], Walk]
     drawn: bool = False  # drawn by the package itself into --root before the walk
+    tree: Layout | None = None  # of a named set, with its expected totals
 
 
 _DRAWN_LAYOUT = "split/source/identity.png with masks/, labels/ and manifest.parquet, drawn by the package"
 _DRAWN_LICENCE = "Apache-2.0 (drawn faces, simulated generators; no person's image)"
+
+
+def _named(name: str) -> Dataset:
+    """The set that manifests/datasets/NAME.yaml describes."""
+    tree = parse_layout(manifests.load(f"datasets/{name}.yaml"), f"{name}.yaml")
+    return Dataset(
+        name=name,
+        layout=tree.layout,
+        licence=tree.licence,
+        obtain=tree.obtain,
+        walk=partial(walk_tree, tree),
+        tree=tree,
+    )
+
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -54,6 +73,7 @@ DATASETS: dict[str, Dataset] = {
             obtain="write the table for your files; `bmrl-prep synth` writes one",
             walk=walk_manifest,
         ),
+        *(_named(name) for name in manifests.names("datasets")),
     )
 }
 

@@ -11,9 +11,10 @@ from ..taxonomy import FAMILIES, KINDS
 from .rows import SPLIT_ALIASES, SPLITS
 
 UNITS = ("images", "videos")
-FORMS = ("words", "csv", "pairs", "records")  # of tables; tables.py reads them
-SPLIT_CHOICES = (*SPLITS, "train+val", "val+test")  # of a pattern; of two splits the stable hash chooses one
-_TOKEN = re.compile(r"\*\*/|\*|\{(\w+)(?::((?:[^{}]|\{[\d,]+\})+))?\}")
+FORMS = ("words", "lines", "csv", "pairs", "records")  # of tables; tables.py reads them
+SPLIT_CHOICES = (*SPLITS, "train+val", "val+test")  # of a folder; of two splits the stable hash chooses one
+_TOKEN = re.compile(r"\*\*/|[*\[\]]|\{(\w+)(?::((?:[^{}]|\{[\d,]+\})+))?\}")
+_REGEX_OF = {"**/": r"(?:[^/]+/)*?", "*": r"[^/]*", "[": "(?:", "]": ")?"}
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -33,26 +34,22 @@ class Pattern:
         """The files of one folder are frames of one video."""
         return "frame" in self.regex.groupindex
 
-    @property
-    def among(self) -> tuple[str, ...]:
-        """The splits that the hash chooses from."""
-        return tuple(self.split.split("+")) if self.split else SPLITS
-
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A list that the dataset ships: its columns become fields of the rows whose `on` is the record's key.
+    """A list that the dataset ships: its columns become fields of the rows whose `by` is the record's key.
 
-    `on: ids` looks every identity of a row up on its own; then only the column `split` counts.
+    `by: ids` looks every identity of a row up on its own; then only the column `split` counts.
     """
 
     file: re.Pattern[str]  # of the path below --root, extension included
     form: str  # one of FORMS
-    on: str
+    by: str
     columns: tuple[str, ...] = ()
     key: re.Pattern[str] | None = None  # its group `key` is the part of the key column that counts
     fields: Mapping[str, str] = field(default_factory=dict)  # constants of every record
     values: Mapping[str, str] = field(default_factory=dict)  # the table's word for a split -> ours
+    optional: bool = False  # no warning where it is not there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +62,14 @@ class Layout:
     obtain: str
     patterns: tuple[Pattern, ...]
     prune: frozenset[str] = frozenset()  # names of folders not entered, lower case
-    folders: Mapping[str, str] = field(
-        default_factory=dict
-    )  # lower-case folder name -> generator; {generator} is one of them
-    ids: tuple[
-        tuple[re.Pattern[str], str], ...
-    ] = ()  # first match of a whole name -> template of identities joined by '+'
+    folders: Mapping[str, str] = field(default_factory=dict)  # lower-case name -> generator; {generator} is one of them
+    splits: Mapping[str, str] = field(default_factory=lambda: dict(SPLIT_ALIASES))  # lower-case word -> a SPLIT_CHOICE
+    ids: tuple[tuple[re.Pattern[str], str], ...] = ()  # first match of a whole name -> identities joined by '+'
     tables: tuple[Table, ...] = ()
     frames_per_video: int = 0  # 0 takes all
     deduplicate: bool = False  # of byte-identical files of one source only the first is taken
     unit: str = "images"  # of `expected`
-    expected: Mapping[str, Mapping[str, int | None]] = field(
-        default_factory=dict
-    )  # source -> split or `all`; None: unknown
+    expected: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict)  # source -> split or `all`
 
 
 def parse_layout(document: Any, origin: str) -> Layout:
@@ -85,6 +77,10 @@ def parse_layout(document: Any, origin: str) -> Layout:
     _check_keys(document, _LAYOUT_KEYS, _LAYOUT_NEEDED, origin)
     folders = {str(name).lower(): str(generator) for name, generator in (document.get("folders") or {}).items()}
     expected = document.get("expected") or {}
+    words = document.get("splits") or {}
+    splits = {
+        str(word).lower(): _one_of(str(split), SPLIT_CHOICES, f"{origin}, splits") for word, split in words.items()
+    }
     return Layout(
         name=str(document["name"]),
         layout=" ".join(str(document["layout"]).split()),
@@ -93,6 +89,7 @@ def parse_layout(document: Any, origin: str) -> Layout:
         patterns=tuple(_pattern(entry, folders, f"{origin}, pattern") for entry in document["patterns"]),
         prune=frozenset(str(name).lower() for name in document.get("prune") or ()),
         folders=folders,
+        splits={**SPLIT_ALIASES, **splits},
         ids=tuple(_id_rule(entry, f"{origin}, ids") for entry in document.get("ids") or ()),
         tables=tuple(_table(entry, f"{origin}, table") for entry in document.get("tables") or ()),
         frames_per_video=int(document.get("frames_per_video", 0)),
@@ -112,10 +109,10 @@ def fill(template: str, fields: Mapping[str, str]) -> str | None:
 
 _LAYOUT_NEEDED = {"name", "layout", "licence", "obtain", "patterns"}
 _LAYOUT_KEYS = _LAYOUT_NEEDED | {
-    "prune", "folders", "ids", "tables", "frames_per_video", "deduplicate", "unit", "expected"
+    "prune", "folders", "splits", "ids", "tables", "frames_per_video", "deduplicate", "unit", "expected"
 }  # fmt: skip
 _PATTERN_KEYS = {"path", "generator", "kind", "family", "split", "identity"}
-_TABLE_KEYS = {"file", "form", "on", "columns", "key", "fields", "values"}
+_TABLE_KEYS = {"file", "form", "by", "columns", "key", "fields", "values", "optional"}
 
 
 def _pattern(entry: Any, folders: Mapping[str, str], origin: str) -> Pattern:
@@ -136,16 +133,17 @@ def _id_rule(entry: Any, origin: str) -> tuple[re.Pattern[str], str]:
 
 
 def _table(entry: Any, origin: str) -> Table:
-    _check_keys(entry, _TABLE_KEYS, {"file", "form", "on"}, origin)
+    _check_keys(entry, _TABLE_KEYS, {"file", "form", "by"}, origin)
     where = f"{origin} {entry['file']}"
     return Table(
         file=_compile(str(entry["file"]), {}, where),
         form=_one_of(str(entry["form"]), FORMS, f"{where}, form"),
-        on=str(entry["on"]),
+        by=str(entry["by"]),
         columns=tuple(str(column) for column in entry.get("columns") or ()),
         key=_regex(str(entry["key"]), where) if "key" in entry else None,
         fields={str(name): str(value) for name, value in (entry.get("fields") or {}).items()},
         values={str(word): _one_of(split, SPLITS, where) for word, split in (entry.get("values") or {}).items()},
+        optional=bool(entry.get("optional", False)),
     )
 
 
@@ -156,7 +154,7 @@ def _counts(entry: Any, origin: str) -> dict[str, int | None]:
 
 
 def _compile(path: str, folders: Mapping[str, str], origin: str) -> re.Pattern[str]:
-    """`**/` any folders, `*` a part of a name, `{field}` a whole part, `{field:regex}`; letters of any case."""
+    """`**/` any folders, `*` a part of a name, `{field}` a whole part, `{field:regex}`, `[..]` may be absent; any case."""
     known = {
         "generator": "|".join(re.escape(name) for name in sorted(folders, key=len, reverse=True)) or "[^/]+",
         "split": "|".join(SPLIT_ALIASES),
@@ -167,7 +165,7 @@ def _compile(path: str, folders: Mapping[str, str], origin: str) -> re.Pattern[s
         position = token.end()
         name, inner = token[1], token[2]
         if name is None:
-            regex += r"(?:[^/]+/)*?" if token[0] == "**/" else r"[^/]*"
+            regex += _REGEX_OF[token[0]]
         else:
             regex += f"(?P<{name}>{inner or known.get(name, '[^/]+')})"
     return _regex(regex + re.escape(path[position:]), origin)

@@ -25,7 +25,7 @@ class Tables:
     def join(self, fields: Record) -> None:
         """Add the columns of every table that has the row; a later table may stand on a column of an earlier one."""
         for table, records in self.by_row:
-            key = fill(table.on, fields)
+            key = fill(table.by, fields)
             if key is not None and key in records:
                 fields.update(records[key])
 
@@ -43,9 +43,9 @@ def read_tables(layout: Layout, root: Path, files: list[str]) -> Tables:
                 records.update(_read(table, root / path))
             except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
                 raise SourceError(f"{path} is not a list as {layout.name} ships it: {error!r}") from error
-        if not found:
+        if not found and not table.optional:
             missing.append(table.file.pattern)
-        elif table.on == "ids":
+        elif table.by == "ids":
             by_identity.update({key: record["split"] for key, record in records.items()})
         else:
             by_row.append((table, records))
@@ -74,6 +74,12 @@ def _read_words(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Rec
             yield words[0], dict(zip(columns, words, strict=False))
 
 
+def _read_lines(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
+    """Each line is a key."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        yield line.strip(), {}
+
+
 def _read_csv(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """A head line names the columns; `columns` names the ones to take, the first is the key."""
     with file.open(encoding="utf-8", newline="") as stream:
@@ -96,6 +102,7 @@ def _read_records(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, R
 
 _READERS: dict[str, Callable[[Path, tuple[str, ...]], Iterator[tuple[str, Record]]]] = {
     "words": _read_words,
+    "lines": _read_lines,
     "csv": _read_csv,
     "pairs": _read_pairs,
     "records": _read_records,

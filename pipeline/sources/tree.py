@@ -14,7 +14,7 @@ from .duplicates import drop_copies
 from .layout import Layout, Pattern, fill
 from .rows import (
     IMAGE_EXTENSIONS,
-    SPLIT_ALIASES,
+    SPLITS,
     SourceError,
     SourceRow,
     Walk,
@@ -36,6 +36,7 @@ class _Listing:
     images: list[tuple[str, list[str]]] = field(default_factory=list)  # (folder below the root or '', names)
     others: list[str] = field(default_factory=list)
     empty_folders: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)  # images that fit no pattern
 
 
 def walk_tree(layout: Layout, root: Path | None, taxonomy: Taxonomy) -> Walk:
@@ -53,13 +54,14 @@ def walk_tree(layout: Layout, root: Path | None, taxonomy: Taxonomy) -> Walk:
     generators = _Generators(layout, taxonomy, walk)
     hashed: list[SourceRow] = []
     for folder, names in listing.images:
-        for pattern, matches in _matches(folder, names, layout, walk):
+        for pattern, matches in _matches(folder, names, layout, listing.unmatched):
             for path, fields in _spaced(matches, layout.frames_per_video, walk) if pattern.is_video else matches:
                 tables.join(fields)
                 name = fill(pattern.generator, fields)
                 group = _group(fields, pattern, layout)
-                split = _official_split(group, fields, pattern, tables)
-                chosen = split or group_split(group, pattern.among)
+                among = _among(fields, pattern, layout)
+                split = _official_split(group, fields, among, tables)
+                chosen = split or group_split(group, among)
                 if name is None:
                     walk.unused["its video stands in no list of labels"] += 1
                 elif chosen is None or split == TWO_SPLITS:
@@ -68,7 +70,12 @@ def walk_tree(layout: Layout, root: Path | None, taxonomy: Taxonomy) -> Walk:
                     row = _row(path, generators.find(name), group, chosen, pattern, layout)
                     (walk.rows if split else hashed).append(row)
     walk.rows += _apart(hashed, walk)
-    _warn(walk, listing, tables)
+    _warn(walk, listing, tables, layout)
+    if listing.unmatched and not walk.rows:
+        raise SourceError(
+            f"none of the {len(listing.unmatched)} images under {root} lies where --dataset {layout.name} expects them, the "
+            f"first is {min(listing.unmatched)}; `bmrl-prep datasets` shows the layout"
+        )
     if layout.deduplicate:
         drop_copies(walk)
     walk.unused = +walk.unused  # without the reasons that nothing had
@@ -110,7 +117,7 @@ def _list(root: Path, layout: Layout, walk: Walk) -> _Listing:
 
 
 def _matches(
-    folder: str, names: list[str], layout: Layout, walk: Walk
+    folder: str, names: list[str], layout: Layout, unmatched: list[str]
 ) -> Iterator[tuple[Pattern, list[tuple[str, Record]]]]:
     """The files of one folder by the first pattern that fits each."""
     by_pattern: dict[int, list[tuple[str, Record]]] = {}
@@ -119,11 +126,12 @@ def _matches(
         for number, pattern in enumerate(layout.patterns):
             match = pattern.regex.fullmatch(stem)
             if match is not None:
-                fields = {**match.groupdict(), "stem": stem.rsplit("/", 1)[-1]}
+                fields = {name: value for name, value in match.groupdict().items() if value is not None}
+                fields["stem"] = stem.rsplit("/", 1)[-1]
                 by_pattern.setdefault(number, []).append((folder + name, fields))
                 break
         else:
-            walk.unused["fits no path of the layout"] += 1
+            unmatched.append(folder + name)
     for number, matches in sorted(by_pattern.items()):
         yield layout.patterns[number], matches
 
@@ -177,7 +185,7 @@ def _row(path: str, generator: Generator, group: str, split: str, pattern: Patte
 
 
 def _group(fields: Record, pattern: Pattern, layout: Layout) -> str:
-    name = fill(pattern.identity or ("{video}" if "video" in fields else "{stem}"), fields) or fields["stem"]
+    name = (fill(pattern.identity, fields) if pattern.identity else None) or fields.get("video") or fields["stem"]
     for rule, template in layout.ids:
         match = rule.fullmatch(name)
         if match is not None:
@@ -185,16 +193,20 @@ def _group(fields: Record, pattern: Pattern, layout: Layout) -> str:
     return name
 
 
-def _official_split(group: str, fields: Record, pattern: Pattern, tables: Tables) -> str:
+def _among(fields: Record, pattern: Pattern, layout: Layout) -> tuple[str, ...]:
+    """The splits left to choose from, after a list of files, else the folder (tables are joined over the path's fields)."""
+    split = layout.splits[fields["split"].lower()] if "split" in fields else pattern.split
+    return tuple(split.split("+")) if split else SPLITS
+
+
+def _official_split(group: str, fields: Record, among: tuple[str, ...], tables: Tables) -> str:
     """What a list or the folder says, TWO_SPLITS where a list parts the identities, '' where the hash has to decide."""
-    if fields.get("split"):  # of a list of files, else of a folder: tables are joined over the path's fields
-        return SPLIT_ALIASES[fields["split"].lower()]
-    if pattern.split and len(pattern.among) == 1:
-        return pattern.split
+    if len(among) == 1:
+        return among[0]
     identities = group.split("+")
     if not any(identity in tables.by_identity for identity in identities):
         return ""
-    splits = {tables.by_identity.get(one) or hash_split(one, pattern.among) for one in identities}
+    splits = {tables.by_identity.get(one) or hash_split(one, among) for one in identities}
     return splits.pop() if len(splits) == 1 else TWO_SPLITS
 
 
@@ -209,9 +221,15 @@ def _apart(hashed: list[SourceRow], walk: Walk) -> list[SourceRow]:
     return kept
 
 
-def _warn(walk: Walk, listing: _Listing, tables: Tables) -> None:
+def _warn(walk: Walk, listing: _Listing, tables: Tables, layout: Layout) -> None:
     if listing.empty_folders:
         walk.warnings.append(f"{len(listing.empty_folders)} folders are empty, the first is {listing.empty_folders[0]}")
+    if listing.unmatched:
+        walk.unused["fits no path of the layout"] += len(listing.unmatched)
+        walk.warnings.append(
+            f"{len(listing.unmatched)} images fit no path of the layout, the first is {min(listing.unmatched)}; "
+            f"`bmrl-prep datasets` shows what --dataset {layout.name} expects"
+        )
     if tables.missing:
         walk.warnings.append(
             f"{len(tables.missing)} of the lists that this dataset ships are not below --root "
