@@ -33,6 +33,8 @@ from .plan import Plan, write_plan
 from .shard_work import ShardResult, ShardTask, build_cpu_views, build_parsing, build_parsing_from_maps, missing_views
 
 MAX_ATTEMPTS = 3  # of a task whose worker died, the first included
+NODE_DIED = "the Ray node died (out of memory, or killed); what is committed stays, the same command goes on"
+STALL_S = 600.0  # without any task ending before it is said
 TEXT_BYTES = 1100  # of a sample's two text members, roughly, for the estimate
 MEMBER_OVERHEAD = 1024  # tar header and padding, roughly, for the estimate
 
@@ -120,7 +122,7 @@ def _build_locked(
     if intake.is_new:
         write_plan(options.out, plan)
     if missing:
-        _run_tasks(options.out, intake, missing, run, on_progress, report)
+        _run_tasks(options.out, intake, missing, run, on_progress, on_message, report)
     remove_temporaries(options.out)  # of workers that a killed driver left running
     report.finished = _describe(options.out) if complete else finalise(options.out, plan)
     report.seconds = time.perf_counter() - start
@@ -166,12 +168,13 @@ def _run_tasks(
     missing: dict[str, set[str]],
     run: RunSettings,
     on_progress: OnProgress,
+    on_message: Callable[[str], None],
     report: BuildReport,
 ) -> None:
     with _ray_session(run) as ray:
         workers = run.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         scheduler = _Scheduler(ray, root, intake, missing, workers)
-        scheduler.run(on_progress, report)
+        scheduler.run(on_progress, on_message, report)
 
 
 class _Scheduler:
@@ -190,14 +193,23 @@ class _Scheduler:
         self._cpu_task = ray.remote(num_cpus=1, max_retries=0)(_cpu_views_task)
         self._actor_class = ray.remote(num_cpus=0, max_restarts=0)(_ParsingActor)
 
-    def run(self, on_progress: OnProgress, report: BuildReport) -> None:
+    def run(self, on_progress: OnProgress, on_message: Callable[[str], None], report: BuildReport) -> None:
         rows = self._intake.plan.shard_sizes()
         total = sum(rows[shard] for shard in self._missing)
         done = dropped = 0
+        last_end = time.monotonic()
         on_progress(Progress(done=0, total=total, dropped=0))
         while self._cpu or self._parse or self._in_flight:
             self._submit()
             ready, _ = self._ray.wait(list(self._in_flight), num_returns=1, timeout=1.0)
+            if ready:
+                last_end = time.monotonic()
+            else:
+                self._check_node()
+                if time.monotonic() - last_end > STALL_S:
+                    tasks = ", ".join(f"{stage} of shard {shard}" for stage, shard in self._in_flight.values())
+                    on_message(f"warning: nothing has ended for {STALL_S / 60:.0f} minutes; still at work: {tasks}")
+                    last_end = time.monotonic()
             for reference in ready:
                 stage, shard = self._in_flight.pop(reference)
                 result = self._collect(reference, stage, shard)
@@ -213,6 +225,12 @@ class _Scheduler:
                     done += rows[shard]
             on_progress(Progress(done=done, total=total, dropped=dropped))
         report.samples_built = total
+
+    def _check_node(self) -> None:
+        """Ray itself waits for ever when its node process (raylet) is gone."""
+        own = self._ray.get_runtime_context().get_node_id()
+        if not any(node["NodeID"] == own and node["Alive"] for node in self._ray.nodes()):
+            raise BuildError(NODE_DIED)
 
     def _submit(self) -> None:
         # Parsing first: it frees whole shards. Actors are made when the first shard is ready for them.
@@ -238,20 +256,23 @@ class _Scheduler:
         actor = self._actor_of.pop(reference, None)
         try:
             result: ShardResult = ray.get(reference)
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.ActorDiedError) as error:
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, BaseException) else error
+            raise BuildError(f"shard {shard}, {stage}: {_one_line(cause)}") from error
+        except ray.exceptions.LocalRayletDiedError as error:
+            raise BuildError(NODE_DIED) from error
+        except ray.exceptions.RayError as error:  # the worker died, or its node
+            self._check_node()
             attempts = self._attempts[stage, shard] = self._attempts.get((stage, shard), 1) + 1
             if attempts > MAX_ATTEMPTS:
                 raise BuildError(
                     f"the worker of {stage} on shard {shard} died {MAX_ATTEMPTS} times (out of memory, or killed): "
-                    f"{str(error).splitlines()[0]}; try fewer --workers"
+                    f"{_one_line(error)}; try fewer --workers"
                 ) from error
             if actor is not None:
                 self._actors.remove(actor)
             (self._parse if stage == "parsing" else self._cpu).appendleft(shard)
             return None
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, BaseException) else error
-            raise BuildError(f"shard {shard}, {stage}: {_one_line(cause)}") from error
         if actor is not None:
             self._idle.append(actor)
         return result
