@@ -86,16 +86,18 @@ def _list(root: Path, layout: Layout, walk: Walk) -> _Listing:
     listing = _Listing()
 
     def enter(folder: str) -> None:
-        images, subfolders, files = [], [], 0
+        images, subfolders, others = [], [], 0
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    if not entry.name.startswith(".") and entry.name.lower() not in layout.prune:
+                    if entry.name.startswith(".") or entry.name.lower() in layout.prune:
+                        others += 1
+                    else:
                         subfolders.append(entry.name)
                 elif entry.is_symlink() and entry.is_dir():
                     walk.unused["a link to a folder"] += 1
                 else:
-                    files += 1
+                    others += 1
                     path = folder + entry.name
                     if entry.is_symlink():
                         check_inside(root / path, root, path)
@@ -107,7 +109,7 @@ def _list(root: Path, layout: Layout, walk: Walk) -> _Listing:
                         images.append(entry.name)
         if images:
             listing.images.append((folder, images))
-        elif not files and not subfolders:
+        elif not others and not subfolders:
             listing.empty_folders.append(folder)
         for name in sorted(subfolders):
             enter(f"{folder}{name}/")
