@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from .batch_memory import BatchMemory
 from .order import balanced_order, epoch_order
 from .reader import CHECKS, ColumnReader, DamagedShardError
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .shardset import ShardSet
 
 Batch = dict[str, Any]
-READ_AHEAD = 4  # batches a thread
+READ_AHEAD = 2  # batches a thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class LoaderSettings:
     check: str  # never, first (every shard once a process, xxh3), always (every open)
     balanced: bool  # every class equally often
     window: int | None  # shards that are mixed; None: all
+    pin_memory: bool  # page-locked batches, for asynchronous copies to a CUDA device
 
 
 class Loader:
@@ -59,22 +61,35 @@ class Loader:
         self._epoch = epoch
         self._consumed = 0  # samples, over all ranks, within the epoch
         index = shard_set.index
-        self._keys: list[str] = index["key"].to_pylist()
-        self._generators: list[str] = index["generator"].cast(pa.string()).to_pylist()
+        self._keys = index["key"].combine_chunks()
+        generators = index["generator"].combine_chunks().dictionary_encode()
+        self._generators: list[str] = generators.dictionary.to_pylist()
+        self._generator = np.asarray(generators.indices.to_numpy(), dtype=np.int64)
         names = shard_set.shard_names
+        shards = index["shard"].combine_chunks().dictionary_encode()
         number = {name: i for i, name in enumerate(names)}
-        self._shard = np.array([number[name] for name in index["shard"].to_pylist()], dtype=np.int64)
+        numbers = np.array([number[name] for name in shards.dictionary.to_pylist()], dtype=np.int64)
+        self._shard = numbers[shards.indices.to_numpy()]
         self._row = np.asarray(index["row"].to_numpy(), dtype=np.int64)
         self._labels = shard_set.labels
-        plans = shard_set.plans
+        plans, sums = shard_set.plans, shard_set.sums
         self._readers = {
-            view: ColumnReader(shard_set.root, plans[view], names, check=settings.check)
+            view: ColumnReader(shard_set.root, plans[view], names, sums=sums, check=settings.check)
             for view in settings.views
             if view != "text"
         }
+        self._memory = {
+            view: BatchMemory(
+                (settings.batch_size, *reader.shape),
+                reader.dtype,
+                keep=READ_AHEAD * max(1, settings.num_threads) + 2,  # with those that the caller and the threads hold
+                pinned=settings.pin_memory,
+            )
+            for view, reader in self._readers.items()
+        }
         if "text" in settings.views:
             prompts = shard_set.document["prompts"]
-            self._tokens = {name: np.array(prompt["tokens"], dtype=np.int32) for name, prompt in prompts.items()}
+            self._tokens = np.array([prompts[name]["tokens"] for name in self._generators], dtype=np.int32)
 
     def __len__(self) -> int:
         """Batches that this rank gets in a whole epoch."""
@@ -161,16 +176,20 @@ class Loader:
                     future.cancel()
 
     def _gather(self, rows: npt.NDArray[np.int64]) -> Batch:
+        keys: list[str] = self._keys.take(pa.array(rows)).to_pylist()
+        generator = self._generator[rows]
         batch: Batch = {
-            "key": [self._keys[i] for i in rows],
-            "generator": [self._generators[i] for i in rows],
+            "key": keys,
+            "generator": [self._generators[i] for i in generator.tolist()],
             "label": torch.from_numpy(self._labels[rows]),
         }
+        shards, places = self._shard[rows], self._row[rows]
         for view, reader in self._readers.items():
-            array = reader.gather(self._shard[rows], self._row[rows], batch["key"])
-            batch[view] = _arrange(view, torch.from_numpy(array))
+            stored = self._memory[view].tensor(len(rows))
+            reader.gather(stored.numpy(), shards, places, keys)
+            batch[view] = _arrange(view, stored)
         if "text" in self.settings.views:
-            batch["text"] = torch.from_numpy(np.stack([self._tokens[name] for name in batch["generator"]]))
+            batch["text"] = torch.from_numpy(self._tokens[generator])
         return batch
 
 
@@ -194,6 +213,10 @@ def _check(shard_set: ShardSet, settings: LoaderSettings) -> None:
         )
     if settings.check not in CHECKS:
         raise ValueError(f"unknown check {settings.check!r}; known are {', '.join(CHECKS)}")
+    if settings.num_threads < 0 or (settings.window is not None and settings.window < 1):
+        raise ValueError(f"num_threads {settings.num_threads} or window {settings.window}: out of range")
+    if settings.pin_memory and not torch.cuda.is_available():
+        raise ValueError("pin_memory needs a CUDA device, and torch finds none; leave it out")
     if settings.balanced and bool((shard_set.labels < 0).any()):
         raise ValueError("balanced loading needs every row inside the classes; select the seen part first")
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import mmap
+import hashlib
+import io
+import json
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import xxhash
 
 from .columns import ARRAYS, ViewPlan
-from .tars import HEADER_BYTES, Sidecar, keys_sha256, read_sidecar
+from .tars import HEADER_BYTES, Sidecar
 
 CHECKS = ("never", "first", "always")
 _checked: set[tuple[str, str]] = set()  # (tar path, xxh3) of every shard this process has checked
 _checked_lock = threading.Lock()
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class DamagedShardError(RuntimeError):
@@ -24,108 +30,157 @@ class DamagedShardError(RuntimeError):
 
 
 class ColumnReader:
-    """Gathers samples of one array view from all shards of a set."""
+    """Gathers samples of one array view from all shards of a set.
 
-    def __init__(self, root: Path, plan: ViewPlan, shards: list[str], *, check: str) -> None:
-        self._root, self._plan, self._shards, self._check = root, plan, shards, check
-        self._raw = plan.suffix.endswith("npy")
+    sums: relative path -> sha256 (SHA256SUMS), against which sidecars are checked.
+    """
+
+    def __init__(
+        self, root: Path, plan: ViewPlan, shards: Sequence[str], *, sums: Mapping[str, str], check: str
+    ) -> None:
+        self._root, self._plan, self._shards, self._sums, self._check = root, plan, shards, sums, check
         self._open: dict[int, _Shard] = {}
-        self._lock = threading.Lock()
+        self._locks = [threading.Lock() for _ in shards]  # threads check different shards at the same time
         array = ARRAYS[plan.name]
-        self._dtype = np.dtype(array["dtype"]).newbyteorder("<")
-        self._shape = tuple(array["shape"])
+        self.dtype = np.dtype(array["dtype"]).newbyteorder("<")
+        self.shape: tuple[int, ...] = tuple(array["shape"])
 
-    def gather(self, shards: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], keys: list[str]) -> npt.NDArray[Any]:
-        """(B, *shape) of the samples at (shard, row); the key of each is compared with the sidecar's."""
-        out = np.empty((len(rows), *self._shape), dtype=self._dtype)
-        for i, (number, row, key) in enumerate(zip(shards.tolist(), rows.tolist(), keys, strict=True)):
-            shard = self._shard(number)
+    def gather(
+        self, out: npt.NDArray[Any], shards: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], keys: Sequence[str]
+    ) -> None:
+        """Fill `out` (B, *shape) with the samples at (shard, row), whose keys must be `keys`. Raises DamagedShardError."""
+        targets = out.reshape(len(keys), -1).view(np.uint8)  # (B, bytes of a sample)
+        for target, number, row, key in zip(targets, shards.tolist(), rows.tolist(), keys, strict=True):
+            shard = self._open.get(number) or self._opened(number, key)
             if row >= len(shard.keys) or shard.keys[row] != key:
                 found = shard.keys[row] if row < len(shard.keys) else "nothing"
                 raise DamagedShardError(f"{shard.path}: row {row} should be {key}, its sidecar has {found}")
-            offset, size = shard.members[row]
-            if self._raw:
-                out[i] = shard.array(offset, size, key, self._dtype, self._shape)
-            else:
-                out[i] = self._decode(shard, offset, size, key)
-        return out
+            target[:] = shard.sample(row)
 
-    def _decode(self, shard: _Shard, offset: int, size: int, key: str) -> npt.NDArray[Any]:
-        array = self._plan.decode(bytes(shard.data[offset : offset + size]))
-        if array.shape != self._shape:
-            raise DamagedShardError(f"{shard.path}: {key} has shape {array.shape}, expected {self._shape}")
-        return array
-
-    def _shard(self, number: int) -> _Shard:
-        shard = self._open.get(number)
-        if shard is None:
-            with self._lock:
-                shard = self._open.get(number)
-                if shard is None:
-                    shard = _Shard(self._root, self._plan, self._shards[number], self._check)
-                    self._open[number] = shard
+    def _opened(self, number: int, key: str) -> _Shard:
+        with self._locks[number]:
+            shard = self._open.get(number)
+            if shard is None:
+                name = f"{self._plan.name}/{self._shards[number]}"
+                kind = _RawShard if self._plan.suffix.endswith("npy") else _CodedShard
+                try:
+                    shard = kind(self._root, self._plan, name, self._sums.get(f"{name}.json", ""))
+                    shard.check_bytes(self._check)
+                except DamagedShardError as error:
+                    raise DamagedShardError(f"{error} (found when sample {key} was to be read)") from error.__cause__
+                self._open[number] = shard
         return shard
 
 
 class _Shard:
-    """One mapped tar with its sidecar."""
+    """One mapped tar with its sidecar; the tar's member names are compared with the sidecar's keys."""
 
-    def __init__(self, root: Path, plan: ViewPlan, name: str, check: str) -> None:
-        self.path = root / plan.name / f"{name}.tar"
-        sidecar = read_sidecar(root, plan.name, name)
-        if sidecar is None:
-            raise DamagedShardError(f"{self.path.with_suffix('.json')} is missing or damaged; run `bmrl-prep verify`")
-        self._check_sidecar(sidecar, plan)
+    def __init__(self, root: Path, plan: ViewPlan, name: str, sidecar_sha256: str) -> None:
+        self.path = root / f"{name}.tar"
+        self._plan = plan
+        sidecar = _checked_sidecar(root / f"{name}.json", plan, sidecar_sha256)
         self.keys: list[str] = sidecar["keys"]
-        self.members: list[list[int]] = sidecar["members"].get(plan.suffix, [])
-        try:
-            with self.path.open("rb") as file:
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise DamagedShardError(f"{self.path} cannot be read: {error}") from error
-        if len(self.data) != sidecar["bytes"]:
-            raise DamagedShardError(f"{self.path} has {len(self.data)} bytes, its sidecar says {sidecar['bytes']}")
-        if check != "never":
-            self._check_bytes(sidecar["xxh3_128"], always=check == "always")
-        self._raw_header: bytes | None = None
+        self._xxh3: str = sidecar["xxh3_128"]
+        members = np.array(sidecar["members"].get(plan.suffix, []), dtype=np.int64).reshape(-1, 2)
+        self._offsets, self._sizes = members.T
+        self._data = self._map(sidecar["bytes"])
+        for key, start in zip(self.keys, (self._offsets - HEADER_BYTES).tolist(), strict=True):
+            if not self._holds(start, f"{key}.{plan.suffix}\0".encode()):
+                raise DamagedShardError(f"{self.path}: the member at byte {start} is not {key}.{plan.suffix}")
 
-    def array(self, offset: int, size: int, key: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """A zero-copy view of a raw .npy member; its tar name and npy header are compared, not parsed."""
-        start = offset - HEADER_BYTES
-        if self.data[start : start + len(key)] != key.encode() or self.data[start + len(key)] != 46:
-            raise DamagedShardError(f"{self.path}: the member at {start} is not {key}")
-        count = int(np.prod(shape))
-        payload = offset + size - count * dtype.itemsize
-        header = self.data[offset:payload]
-        if self._raw_header is None:
-            self._raw_header = npy_header(dtype, shape)
-        if header != self._raw_header:
-            raise DamagedShardError(f"{self.path}: {key} is not an array {shape} of {dtype}")
-        return np.frombuffer(self.data, dtype=dtype, count=count, offset=payload).reshape(shape)
+    def sample(self, row: int) -> Bytes:
+        """The bytes of one array, C order."""
+        raise NotImplementedError
 
-    def _check_sidecar(self, sidecar: Sidecar, plan: ViewPlan) -> None:
-        if sidecar["digest"] != plan.digest:
-            raise DamagedShardError(f"{self.path}: its sidecar is of another build (digest {sidecar['digest'][:12]})")
-        members = sidecar["members"].get(plan.suffix, [])
-        if keys_sha256(sidecar["keys"]) != sidecar["keys_sha256"] or len(members) != sidecar["num_samples"]:
-            raise DamagedShardError(f"{self.path.with_suffix('.json')} contradicts itself; run `bmrl-prep verify`")
-
-    def _check_bytes(self, expected: str, *, always: bool) -> None:
-        mark = (str(self.path.resolve()), expected)
+    def check_bytes(self, check: str) -> None:
+        mark = (str(self.path.resolve()), self._xxh3)
         with _checked_lock:
-            if mark in _checked and not always:
+            if check == "never" or (check == "first" and mark in _checked):
                 return
-        digest = xxhash.xxh3_128(self.data).hexdigest()
-        if digest != expected:
-            raise DamagedShardError(f"{self.path} is damaged: xxh3 {digest}, its sidecar says {expected}")
+        digest = xxhash.xxh3_128(self._data.data).hexdigest()  # releases the GIL
+        if digest != self._xxh3:
+            raise DamagedShardError(f"{self.path} is damaged: xxh3 {digest}, its sidecar says {self._xxh3}")
         with _checked_lock:
             _checked.add(mark)
+
+    def _map(self, num_bytes: int) -> Bytes:
+        """A private mapping. torch's, as it keeps no file descriptor: a set may have more shards than a process files."""
+        try:
+            found = self.path.stat().st_size
+            if found != num_bytes:
+                raise DamagedShardError(f"{self.path} has {found} bytes, its sidecar says {num_bytes}")
+            return torch.from_file(str(self.path), shared=False, size=num_bytes, dtype=torch.uint8).numpy()
+        except OSError as error:
+            raise DamagedShardError(f"{self.path} cannot be read: {error.strerror}") from error
+        except RuntimeError as error:
+            if isinstance(error, DamagedShardError):
+                raise
+            raise DamagedShardError(f"{self.path} cannot be mapped: {error}") from error
+
+    def _holds(self, start: int, expected: bytes) -> bool:
+        return self._data[start : start + len(expected)].tobytes() == expected
+
+
+class _RawShard(_Shard):
+    """Members are .npy files of one size, so the arrays lie at even steps: one strided view serves all rows."""
+
+    def __init__(self, root: Path, plan: ViewPlan, name: str, sidecar_sha256: str) -> None:
+        super().__init__(root, plan, name, sidecar_sha256)
+        array = ARRAYS[plan.name]
+        dtype, shape = np.dtype(array["dtype"]).newbyteorder("<"), tuple(array["shape"])
+        header = npy_header(dtype, shape)
+        count = int(np.prod(shape)) * dtype.itemsize
+        size = len(header) + count
+        step = HEADER_BYTES + -(-size // HEADER_BYTES) * HEADER_BYTES
+        expected = HEADER_BYTES + step * np.arange(len(self.keys))
+        for key, offset, wanted, found in zip(self.keys, self._offsets, expected, self._sizes, strict=True):
+            if offset != wanted or found != size or not self._holds(wanted, header):
+                raise DamagedShardError(f"{self.path}: {key} is not an array {shape} of {dtype}")
+        first = HEADER_BYTES + len(header)
+        self._rows = np.ndarray((len(self.keys), count), np.uint8, self._data, offset=first, strides=(step, 1))
+
+    def sample(self, row: int) -> Bytes:
+        return self._rows[row]
+
+
+class _CodedShard(_Shard):
+    """Members that a codec must decode."""
+
+    def sample(self, row: int) -> Bytes:
+        data = self._data[self._offsets[row] : self._offsets[row] + self._sizes[row]]
+        array = ARRAYS[self._plan.name]
+        try:
+            decoded = self._plan.decode(data.tobytes())
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a broken file
+            raise DamagedShardError(f"{self.path}: {self.keys[row]} cannot be decoded: {error}") from error
+        if decoded.shape != tuple(array["shape"]) or decoded.dtype != np.dtype(array["dtype"]):
+            raise DamagedShardError(
+                f"{self.path}: {self.keys[row]} is {decoded.dtype} {decoded.shape}, "
+                f"expected {array['dtype']} {tuple(array['shape'])}"
+            )
+        return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8)
+
+
+def _checked_sidecar(path: Path, plan: ViewPlan, sha256: str) -> Sidecar:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedShardError(f"{path} cannot be read: {error.strerror}; run `bmrl-prep verify`") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        try:
+            digest = str(json.loads(data)["digest"])
+        except (ValueError, KeyError, TypeError):
+            digest = plan.digest
+        what = "damaged" if digest == plan.digest else f"of another build (digest {digest[:12]})"
+        raise DamagedShardError(f"{path} is not the one that SHA256SUMS lists, it is {what}; run `bmrl-prep verify`")
+    sidecar: Sidecar = json.loads(data)
+    if sidecar["digest"] != plan.digest:
+        raise DamagedShardError(f"{path} is of another build (digest {sidecar['digest'][:12]})")
+    return sidecar
 
 
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The bytes that np.save (format 1.0) writes before the data."""
-    import io
-
     buffer = io.BytesIO()
     description = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, description)

@@ -62,6 +62,16 @@ class ShardSet:
             raise ShardSetError(f"{file} is damaged; `bmrl-prep build` writes it again") from None
         if version != SCHEMA_VERSION:
             raise ShardSetError(f"{file} has schema_version {version}, this version of bmrl reads {SCHEMA_VERSION}")
+        sums = _read_sums(root)
+        for name in ("dataset.json", "index.parquet"):  # a flipped bit in either would be another epoch
+            try:
+                found = hashlib.sha256((root / name).read_bytes()).hexdigest()
+            except OSError as error:
+                raise ShardSetError(f"{root / name} cannot be read: {error.strerror}") from error
+            if found != sums.get(name):
+                raise ShardSetError(
+                    f"{root / name} is not the one that SHA256SUMS lists; `bmrl-prep build` writes it again"
+                )
         try:
             index = pq.read_table(root / "index.parquet").combine_chunks()
         except (OSError, pa.ArrowException) as error:
@@ -85,6 +95,11 @@ class ShardSet:
     def root_digest(self) -> str:
         """Identity of the data: the hash of SHA256SUMS, which lists every file."""
         return hashlib.sha256((self.root / "SHA256SUMS").read_bytes()).hexdigest()
+
+    @property
+    def sums(self) -> dict[str, str]:
+        """Relative path -> sha256 of every file, as SHA256SUMS says."""
+        return _read_sums(self.root)
 
     @property
     def missing_sources(self) -> tuple[str, ...]:
@@ -164,6 +179,7 @@ class ShardSet:
         check: str = "first",
         balanced: bool = False,
         window: int | None = None,
+        pin_memory: bool = False,
     ) -> Loader:
         """Batches of the selected rows; see Loader. drop_last None means: as shuffle."""
         from .loader import Loader, LoaderSettings
@@ -180,6 +196,7 @@ class ShardSet:
             check=check,
             balanced=balanced,
             window=window,
+            pin_memory=pin_memory,
         )
         return Loader(self, settings, epoch=epoch)
 
@@ -188,6 +205,14 @@ class ShardSet:
         from .verify import verify
 
         return verify(self.root, deep=deep, source_root=source_root)
+
+
+def _read_sums(root: Path) -> dict[str, str]:
+    try:
+        lines = (root / "SHA256SUMS").read_text(encoding="ascii").splitlines()
+        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError):
+        raise ShardSetError(f"{root / 'SHA256SUMS'} is missing or damaged; `bmrl-prep build` writes it again") from None
 
 
 def _among(rows: pa.Table, generators: Sequence[str]) -> pa.Table:
