@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,77 +37,6 @@ def test_batch_contract(shards: Path) -> None:
     for name, (dtype, shape) in shapes.items():
         assert (batch[name].dtype, tuple(batch[name].shape)) == (dtype, shape)
     assert int(batch["parsing"].max()) < 19
-
-
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("threads", [0, 1, 3])
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_every_step_can_be_resumed(world: int, threads: int, shuffle: bool, shards: Path) -> None:
-    rows = ShardSet.open(shards).select(split="train")
-
-    def loader(rank: int) -> Any:
-        return rows.loader(
-            views=["edge"], batch_size=4, rank=rank, world_size=world, shuffle=shuffle, num_threads=threads, seed=3
-        )
-
-    for rank in range(world):
-        states, batches, running = [loader(rank).state_dict()], [], loader(rank)
-        for batch in running:
-            batches.append(batch)
-            states.append(running.state_dict())
-        assert len(batches) == len(running)
-        for step, state in enumerate(states):
-            again = loader(rank)
-            again.load_state_dict(state)
-            rest = list(again)
-            assert len(rest) == len(batches) - step
-            assert all(same(a, b) for a, b in zip(rest, batches[step:], strict=True))
-
-
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_union_over_ranks(world: int, shards: Path) -> None:
-    rows = ShardSet.open(shards).select(split="train")  # 36
-    expected = sorted(rows.index["key"].to_pylist())
-
-    def keys(**options: Any) -> list[list[str]]:
-        return [
-            [key for batch in rows.loader(views=[], rank=rank, world_size=world, **options) for key in batch["key"]]
-            for rank in range(world)
-        ]
-
-    parts = keys(batch_size=5, shuffle=False)
-    assert sorted(key for part in parts for key in part) == expected
-    training = keys(batch_size=5, shuffle=True)
-    assert len({len(part) for part in training}) == 1
-    together = [key for part in training for key in part]
-    assert len(together) == len(set(together)) == 36 // (5 * world) * 5 * world
-
-
-def test_another_world_size_goes_on_with_the_next_sample(shards: Path) -> None:
-    rows = ShardSet.open(shards).select(split="train")
-    options: dict[str, Any] = {"views": [], "batch_size": 4, "shuffle": True, "drop_last": False, "seed": 1}
-    one = rows.loader(**options)
-    first = [key for batch, _ in zip(one, range(3), strict=False) for key in batch["key"]]
-    state = {**one.state_dict(), "consumed": 12}
-    rest = []
-    for rank in range(2):
-        other = rows.loader(**options, rank=rank, world_size=2)
-        other.load_state_dict(state)
-        rest += [key for batch in other for key in batch["key"]]
-    assert sorted(first + rest) == sorted(rows.index["key"].to_pylist())
-
-
-def test_epochs_differ_and_are_reproducible(shards: Path) -> None:
-    rows = ShardSet.open(shards).select(split="train")
-    loader = rows.loader(views=[], batch_size=36)
-    orders = [next(iter(loader))["key"]]
-    list(loader)
-    orders.append(next(iter(rows.loader(views=[], batch_size=36, epoch=1)))["key"])
-    orders.append(next(iter(rows.loader(views=[], batch_size=36, seed=1)))["key"])
-    assert all(a != b for a, b in pairwise(orders))
-    assert orders[0] == next(iter(rows.loader(views=[], batch_size=36)))["key"]
-    with pytest.raises(ValueError, match="seed"):
-        rows.loader(views=[], batch_size=4).load_state_dict({**loader.state_dict(), "seed": 9})
 
 
 def test_balanced_draws_every_class_equally(shards: Path) -> None:
