@@ -32,7 +32,9 @@ def datasets() -> None:
 
 @main.command()
 @click.option("--dataset", required=True, help="A name of `bmrl-prep datasets`.")
-@click.option("--out", required=True, type=_PATH, help="ROOT, the folder of the shard set.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="ROOT, the folder of the shard set."
+)
 @click.option("--root", type=_PATH, help="Folder (or manifest file) of the sources.")
 @click.option("--views", help="Comma-separated: image,edge,noise,parsing,text (default: all five).")
 @click.option("--splits", help="Comma-separated: train,val,test (default: all).")
@@ -51,6 +53,7 @@ def datasets() -> None:
 @click.option("--retry-failed", is_flag=True, help="Try sources that failed once more, as new shards at the end.")
 @click.option("--extend", is_flag=True, help="Take in sources that are new since the plan, as new shards at the end.")
 @click.option("--replace", multiple=True, metavar="VIEW", help="Compute this column anew under other settings.")
+@click.option("--accept-duplicates", type=_PATH, metavar="FILE", help="Paths that may have copies in another split.")
 @click.option("--seed", type=int, help="Seed of the mixing of samples over shards (default: 0).")
 @click.option("--dry-run", is_flag=True, help="Print what would be built; write nothing under ROOT.")
 @click.option("--overwrite", is_flag=True, help="Remove the shard set in ROOT first.")

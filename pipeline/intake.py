@@ -28,6 +28,7 @@ from .plan import (
     settings_differences,
 )
 from .sources import DATASETS, SourceError, SourceRow, Walk
+from .sources.duplicates import Source, check_copies, read_accepted
 from .sources.rows import SPLITS
 from .tars import read_sidecar
 from .taxonomy import Taxonomy
@@ -59,6 +60,7 @@ class BuildOptions:
     extend: bool = False
     replace: tuple[str, ...] = ()
     overwrite: bool = False
+    accept_duplicates: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +87,11 @@ def resolve(options: BuildOptions) -> Intake:
         plan = new_plan(walk.rows, settings, views)
         if not plan.rows.num_rows:
             raise SourceError(f"{walk.root} has no images in the splits {', '.join(settings.splits)}")
+        _check_duplicates(plan, walk, options, num_planned=0)
         return Intake(plan=plan, walk=walk, parser=parser, is_new=True)
     plan = Plan(settings=existing.settings, views=views, segments=existing.segments, rows=existing.rows)
     plan = _follow_sources(plan, walk, options)
+    _check_duplicates(plan, walk, options, num_planned=existing.rows.num_rows)
     if options.retry_failed:
         plan = _retry_failed(plan, walk, options.out)
     return Intake(plan=plan, walk=walk, parser=parser, is_new=plan.document() != existing.document())
@@ -187,6 +191,19 @@ def _follow_sources(plan: Plan, walk: Walk, options: BuildOptions) -> Plan:
     return extend_plan(plan, new, cause="extend") if new else plan
 
 
+def _check_duplicates(plan: Plan, walk: Walk, options: BuildOptions, *, num_planned: int) -> None:
+    """Byte-identical files in different splits are refused; the first `num_planned` rows were compared when they came in."""
+    accepted = read_accepted(options.accept_duplicates, {row.path for row in walk.rows})
+    if plan.rows.num_rows == num_planned:
+        return
+    rows = zip(plan.rows["source_path"].to_pylist(), plan.rows["split"].to_pylist(), strict=True)
+    sources = [Source(path=path, part=split, is_new=n >= num_planned) for n, (path, split) in enumerate(rows)]
+    if count := check_copies(sources, walk.root, accepted):
+        walk.warnings.append(
+            f"{count} files have a byte-identical copy in another split, accepted by --accept-duplicates"
+        )
+
+
 def _within_limit(plan: Plan, new: list[SourceRow]) -> list[SourceRow]:
     if not plan.settings.limit:
         return new
@@ -214,8 +231,6 @@ def _retry_failed(plan: Plan, walk: Walk, root: Path) -> Plan:
 
 
 def _check_empty(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise PlanError(f"--out {out} is a file")
     if out.is_dir() and any(entry.name != ".log" and not entry.name.startswith(".tmp-") for entry in out.iterdir()):
         if {entry.name for entry in out.iterdir()} <= {".log", "plan.parquet"}:
             return  # killed between plan.parquet and plan.json

@@ -23,25 +23,21 @@ class Source:
     is_new: bool = True  # not yet in the plan of an earlier run
 
 
-def check_copies(sources: Sequence[Source], root: Path, accepted: Path | None) -> None:
-    """Raises SourceError naming two byte-identical files in different splits, unless the file `accepted` lists one of them.
+def check_copies(sources: Sequence[Source], root: Path, accepted: set[str]) -> int:
+    """Raises SourceError naming two byte-identical files in different splits; returns how many pairs `accepted` lets pass.
 
     Pairs of files that were both planned before are not looked at again.
     """
-    allowed = _read_accepted(accepted, {source.path for source in sources})
-    pairs = [
-        (first, copy)
-        for copies in find_copies(sources, root, across_parts=True)
-        for first, copy in _across(copies)
-        if not {first.path, copy.path} & allowed
-    ]
+    found = [pair for copies in find_copies(sources, root, across_parts=True) for pair in _across(copies)]
+    pairs = [(first, copy) for first, copy in found if not {first.path, copy.path} & accepted]
     if pairs:
         first, copy = pairs[0]
-        more = f" and {len(pairs) - 1} more such files" if len(pairs) > 1 else ""
+        more = f", and so are {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
         raise SourceError(
             f"{first.path} ({first.part}) and {copy.path} ({copy.part}) are byte-identical{more}: a split would leak into "
             "another; remove one of them, or list its path in a file for --accept-duplicates"
         )
+    return len(found)
 
 
 def drop_copies(walk: Walk) -> None:
@@ -116,7 +112,7 @@ def _hash(path: str, tail: int = 0) -> bytes | None:
         return None
 
 
-def _read_accepted(file: Path | None, paths: set[str]) -> set[str]:
+def read_accepted(file: Path | None, paths: set[str]) -> set[str]:
     """The paths of --accept-duplicates, one a line; a line that names no source is an error, not a silent nothing."""
     if file is None:
         return set()

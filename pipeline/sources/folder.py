@@ -10,13 +10,14 @@ from ..taxonomy import Generator, Taxonomy
 from .rows import (
     IMAGE_EXTENSIONS,
     SPLIT_ALIASES,
+    TWO_SPLITS,
     SourceError,
     SourceRow,
     Walk,
     check_inside,
     check_root,
     finish_walk,
-    hash_split,
+    group_split,
 )
 
 
@@ -32,13 +33,17 @@ def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
             relative = path.relative_to(root).as_posix()
             if path.is_symlink():
                 check_inside(path, root, relative)
+            chosen = split or group_split(path.stem)
+            if chosen is None:  # a stem `a+b` names two identities
+                walk.unused[TWO_SPLITS] += 1
+                continue
             walk.rows.append(
                 SourceRow(
                     path=relative,
                     generator=generator.name,
                     kind=generator.kind,
                     family=generator.family,
-                    split=split or hash_split(path.stem),
+                    split=chosen,
                     group=path.stem,
                     synthetic=generator.name.startswith(("sim-", "control-")),
                     licence="unknown",

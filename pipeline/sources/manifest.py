@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import pyarrow.parquet as pq
 from ..taxonomy import FAMILIES, KINDS, Generator, Taxonomy
 from .rows import (
     SPLIT_ALIASES,
+    TWO_SPLITS,
     SourceError,
     SourceRow,
     Walk,
     check_relative,
     check_root,
+    count_shared,
     finish_walk,
     group_split,
 )
@@ -33,12 +36,24 @@ def walk_manifest(root: Path | None, taxonomy: Taxonomy) -> Walk:
     file = root if root.is_file() else _find_manifest(root)
     records = _read(file).to_pylist()
     walk = Walk(root=file.parent, rows=[])
+    first: dict[str, tuple[int, SourceRow]] = {}  # by path: its row number and row
     for number, record in enumerate(records, start=1):
-        row = _row(record, f"{file.name} row {number}", file.parent, taxonomy)
+        where = f"{file.name} row {number}"
+        row = _row(record, where, file.parent, taxonomy)
         if row is None:
-            walk.unused["its identities fall into different splits"] += 1
-        else:
-            walk.rows.append(row)
+            walk.unused[TWO_SPLITS] += 1
+            continue
+        before, other = first.setdefault(row.path, (number, row))
+        if before != number:
+            splits = f", as {other.split} there and {row.split} here" if other.split != row.split else ""
+            raise SourceError(f"{where}: path {row.path!r} is in row {before} already{splits}")
+        walk.rows.append(row)
+    if any(record.get("group") or record.get("source_id") for record in records) and (
+        shared := count_shared(walk.rows)
+    ):
+        walk.warnings.append(
+            f"{shared} identities of {file.name} stand in more than one split; without the column split they would not"
+        )
     return finish_walk(walk, "manifest")
 
 
@@ -109,6 +124,12 @@ def _read(file: Path) -> pa.Table:
     for column in REQUIRED:
         if column not in table.column_names:
             raise SourceError(f"{file.name}: column {column!r} is missing; found {', '.join(table.column_names)}")
+    for column in set(table.column_names) - {*REQUIRED, *OPTIONAL}:
+        meant = get_close_matches(column.lower(), set(OPTIONAL) - set(table.column_names), n=1, cutoff=0.8)
+        if meant:
+            raise SourceError(
+                f"{file.name}: column {column!r} is unknown; rename it to {meant[0]!r}, or to something unlike it"
+            )
     return table.select([name for name in (*REQUIRED, *OPTIONAL) if name in table.column_names])
 
 

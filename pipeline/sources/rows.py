@@ -17,6 +17,7 @@ SPLIT_ALIASES = {
     "test": "test",
     "testing": "test",
 }
+TWO_SPLITS = "its identities fall into different splits"
 IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SHARES = {"train": 0.75, "val": 0.125, "test": 0.125}  # exact in floating point
 
@@ -103,3 +104,12 @@ def finish_walk(walk: Walk, dataset: str) -> Walk:
         if previous.path == row.path:
             raise SourceError(f"{row.path} is listed twice")
     return walk
+
+
+def count_shared(rows: list[SourceRow]) -> int:
+    """Identities and videos that stand in more than one split."""
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        for identity in row.group.split("+"):
+            splits.setdefault(identity, set()).add(row.split)
+    return sum(len(found) > 1 for found in splits.values())

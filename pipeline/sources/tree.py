@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +14,18 @@ from .layout import Layout, Pattern, fill
 from .rows import (
     IMAGE_EXTENSIONS,
     SPLITS,
+    TWO_SPLITS,
     SourceError,
     SourceRow,
     Walk,
     check_inside,
     check_root,
+    count_shared,
     finish_walk,
     group_split,
     hash_split,
 )
 from .tables import Record, Tables, read_tables
-
-TWO_SPLITS = "its identities fall into different splits"
 
 
 @dataclass(kw_only=True)
@@ -237,12 +236,7 @@ def _warn(walk: Walk, listing: _Listing, tables: Tables, layout: Layout) -> None
             f"{len(tables.missing)} of the lists that this dataset ships are not below --root "
             "(see `bmrl-prep datasets`): a stable hash of the identity or video decides the split instead"
         )
-    splits: dict[str, set[str]] = {}
-    for row in walk.rows:
-        for identity in row.group.split("+"):
-            splits.setdefault(identity, set()).add(row.split)
-    shared = Counter(len(found) > 1 for found in splits.values())[True]
-    if shared:
+    if shared := count_shared(walk.rows):
         walk.warnings.append(
             f"the official split lists of this dataset share {shared} identities or videos between splits"
         )

@@ -33,7 +33,13 @@ def test_columns_and_aliases(tmp_path: Path) -> None:
         ("path,generator\na.png,nobody\n", "row 1: generator 'nobody'"),
         ("path,generator\na.png,real\n/etc/b.png,real\n", "row 2: path '/etc/b.png' must be relative"),
         ("path,generator\n../b.png,real\n", r"row 1: path '../b.png' leaves the root through"),
-        ("path,generator\na.png,real\na.png,real\n", "a.png is listed twice"),
+        ("path,generator\na.png,real\na.png,real\n", "row 2: path .a.png. is in row 1 already$"),
+        (
+            "path,generator,split\na.png,real,train\na.png,real,test\n",
+            "row 2: path 'a.png' is in row 1 already, as train there and test here$",
+        ),
+        ("path,generator,spilt\na.png,real,train\n", "column 'spilt' is unknown; rename it to 'split'"),
+        ("path,generator,Group\na.png,real,x\n", "column 'Group' is unknown; rename it to 'group'"),
         ("path,generator,split\na.png,real,holdout\n", "row 1: split 'holdout'"),
         ("path,generator,kind,family\na.png,mine,swap,GAN\n", "row 1: kind 'swap'"),
     ],
@@ -50,6 +56,30 @@ def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
     (inside / "link.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(SourceError, match="leads out of the root"):
         walk(inside, "path,generator\nlink.png,real\n")
+
+
+def test_columns_of_another_purpose_are_left_alone(tmp_path: Path) -> None:
+    assert walk(tmp_path, "path,generator,mask,age\na.png,real,m.png,30\n") == ["a.png real val"]
+
+
+def test_identities_that_the_split_column_shares_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(
+        "path,generator,split,group\na.png,real,train,x\nb.png,SimSwap,test,x+y\nc.png,real,test,y\n"
+    )
+    assert walk_manifest(tmp_path, TAXONOMY).warnings == [
+        "1 identities of manifest.csv stand in more than one split; without the column split they would not"
+    ]
+
+
+def test_a_stem_of_two_identities_is_split_by_both(tmp_path: Path) -> None:
+    """007 hashes to train, 039 and 047 to test."""
+    assert {hash_split("039"), hash_split("047"), hash_split("007")} == {"test", "train"}
+    for stem in ("039+047", "039+007", "007"):
+        (tmp_path / "SimSwap").mkdir(exist_ok=True)
+        (tmp_path / f"SimSwap/{stem}.png").write_bytes(stem.encode())
+    found = walk_folder(tmp_path, TAXONOMY)
+    assert [(row.group, row.split) for row in found.rows] == [("007", "train"), ("039+047", "test")]
+    assert found.unused == {"its identities fall into different splits": 1}
 
 
 def test_a_swap_of_two_splits_is_unused_and_counted(tmp_path: Path) -> None:
