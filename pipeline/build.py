@@ -178,13 +178,15 @@ def _run_tasks(
 
 
 class _Scheduler:
-    """Submits shards in order: a shard's CPU views first, then its parsing; at most workers + 1 tasks in flight."""
+    """Submits shards in order: a shard's CPU views first, then its parsing before any other shard's CPU views."""
 
     def __init__(self, ray: Any, root: Path, intake: Intake, missing: dict[str, set[str]], workers: int) -> None:
         self._ray, self._root, self._intake, self._missing, self._workers = ray, root, intake, missing, workers
         self._plan_id = intake.plan.id
         self._cpu = deque(shard for shard, views in missing.items() if views - {"parsing"})
         self._parse = deque(shard for shard, views in missing.items() if views == {"parsing"})
+        # Ray starts a waiting CPU task by itself when a core is free; a parsing task must not wait behind one.
+        self._window = workers if any("parsing" in views for views in missing.values()) else workers + 1
         self._attempts: dict[tuple[str, str], int] = {}
         self._in_flight: dict[Any, tuple[str, str]] = {}  # object reference -> (stage, shard)
         self._actors: list[Any] = []
@@ -233,8 +235,8 @@ class _Scheduler:
             raise BuildError(NODE_DIED)
 
     def _submit(self) -> None:
-        # Parsing first: it frees whole shards. Actors are made when the first shard is ready for them.
-        while self._parse and len(self._in_flight) < self._workers:
+        # Parsing first: it ends whole shards. Actors are made when the first shard is ready for them.
+        while self._parse and len(self._in_flight) < self._window:
             if not self._idle:
                 if len(self._actors) >= self._workers:
                     break
@@ -245,7 +247,7 @@ class _Scheduler:
             reference = actor.build.remote(self._task(shard, ("parsing",)))
             self._actor_of[reference] = actor
             self._in_flight[reference] = ("parsing", shard)
-        while self._cpu and len(self._in_flight) < self._workers + 1:
+        while self._cpu and len(self._in_flight) < self._window:
             shard = self._cpu.popleft()
             views = tuple(view for view in ("image", "edge", "noise", "text") if view in self._missing[shard])
             self._in_flight[self._cpu_task.remote(self._task(shard, views))] = ("cpu", shard)
