@@ -90,7 +90,7 @@ def build(
         if dry_run:
             from ..pipeline.dry_run import describe_plan
 
-            click.echo(describe_plan(chosen))
+            click.echo(describe_plan(chosen, workers=workers))
             return
         with BuildBar() as bar:
             report = run_build(

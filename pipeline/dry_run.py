@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from .build import estimate_bytes, free_bytes
-from .intake import BuildOptions, Intake, resolve, source_counts
+from .intake import BuildOptions, Intake, resolve
+from .shard_work import missing_views
+from .sources import DATASETS, SourceRow
+from .sources.layout import Layout
 from .sources.rows import SPLITS
 from .views.edge import compute_edge
 from .views.errors import UnreadableImageError
@@ -18,31 +22,77 @@ from .views.noise import compute_noise
 NUM_TIMED = 16  # samples
 
 
-def describe_plan(options: BuildOptions) -> str:
-    """Counts per source and split, shards and bytes per view, and a time from a measured sample."""
+def describe_plan(options: BuildOptions, *, workers: int | None = None) -> str:
+    """What was found against what is expected, what is missing, shards and bytes per view, a time from a measured sample."""
     intake = resolve(options)
     plan = intake.plan
-    counts = source_counts(plan.rows)
-    lines = [f"{'generator':32} {'train':>8} {'val':>8} {'test':>8} {'all':>8}"]
-    totals: Counter[str] = Counter()
-    for name in sorted({generator for generator, _ in counts}):
-        numbers = [counts[name, split] for split in SPLITS]
-        totals.update(dict(zip(SPLITS, numbers, strict=True)))
-        lines.append(f"{name:32} " + " ".join(f"{n:8d}" for n in (*numbers, sum(numbers))))
-    lines.append(f"{'all':32} " + " ".join(f"{totals[split]:8d}" for split in SPLITS) + f" {totals.total():8d}")
+    lines = [*_found_lines(DATASETS[options.dataset].tree, intake.walk.rows)]
     lines += [f"left out: {count} files ({reason})" for reason, count in sorted(intake.walk.unused.items())]
     lines += [f"warning: {warning}" for warning in intake.walk.warnings]
-    lines.append(f"shards: {len(plan.shards)} of at most {plan.settings.shard_size} samples")
-    sizes = estimate_bytes(plan.views)
-    for view, size in sizes.items():
-        lines.append(f"{view:8} {size * plan.rows.num_rows / 1e6:10.1f} MB")
-    total = sum(sizes.values()) * plan.rows.num_rows
-    lines.append(f"together {total / 1e6:10.1f} MB; free: {free_bytes(_existing(options.out)) / 1e6:.1f} MB")
-    lines.append(_time_line(intake))
+    if plan.rows.num_rows != len(intake.walk.rows):
+        lines.append(
+            f"planned: {plan.rows.num_rows} of {len(intake.walk.rows)} images (--limit, --splits, earlier runs)"
+        )
+    sizes = plan.shard_sizes()
+    missing = {shard: missing_views(options.out, shard, plan.views) for shard in plan.shards}
+    samples = {view: sum(sizes[shard] for shard, views in missing.items() if view in views) for view in plan.views}
+    lines.append(
+        f"shards: {len(sizes)} of at most {plan.settings.shard_size} samples, {sum(map(bool, missing.values()))} of them to write"
+    )
+    total = 0
+    for view, size in estimate_bytes(plan.views).items():
+        total += samples[view] * size
+        num_shards = sum(view in views for views in missing.values())
+        lines.append(f"{view:8} {num_shards:6d} shards {samples[view] * size / 1e6:10.1f} MB")
+    free = free_bytes(_existing(options.out))
+    lines.append(
+        f"together {total / 1e6:10.1f} MB to write; free: {free / 1e6:.1f} MB"
+        + (", too little" if total > free else "")
+    )
+    lines.append(_time_line(intake, samples, workers or os.cpu_count() or 1))
     return "\n".join(lines)
 
 
-def _time_line(intake: Intake) -> str:
+def _found_lines(tree: Layout | None, rows: list[SourceRow]) -> Iterator[str]:
+    """A table of found (of expected) images or videos per source and split, then what is missing."""
+    unit = tree.unit if tree else "images"
+    if unit == "videos":  # one a folder
+        found = Counter((g, s) for g, s, _ in {(row.generator, row.split, row.path.rpartition("/")[0]) for row in rows})
+    else:
+        found = Counter((row.generator, row.split) for row in rows)
+    expected = tree.expected if tree else {}
+    columns = (*SPLITS, "all")
+    yield f"{'found/expected ' + unit if tree else 'found images':32}" + "".join(f" {column:>15}" for column in columns)
+    for name in sorted({*expected, *(generator for generator, _ in found)}):
+        numbers = {split: found[name, split] for split in SPLITS}
+        numbers["all"] = sum(numbers.values())
+        cells = [_cell(numbers[column], expected.get(name, {}).get(column), bool(tree)) for column in columns]
+        yield f"{name:32}" + "".join(f" {cell:>15}" for cell in cells)
+    numbers = {split: sum(count for (_, of), count in found.items() if of == split) for split in SPLITS}
+    numbers["all"] = found.total()
+    totals = {column: _total([expected[name].get(column) for name in expected]) for column in columns}
+    cells = [_cell(numbers[column], totals[column], bool(tree)) for column in columns]
+    yield f"{'all sources':32}" + "".join(f" {cell:>15}" for cell in cells)
+    for name, counts in expected.items():
+        number, wanted = sum(found[name, split] for split in SPLITS), counts.get("all")
+        if not number:
+            yield f"missing or left out: {name}" + (f", all {wanted} {unit}" if wanted else "")
+        elif wanted and number < wanted:
+            yield f"missing or left out: {name}, {wanted - number} of {wanted} {unit}"
+
+
+def _cell(found: int, expected: int | None, is_compared: bool) -> str:
+    return f"{found}/{'?' if expected is None else expected}" if is_compared else str(found)
+
+
+def _total(numbers: list[int | None]) -> int | None:
+    """None, unless every number is known."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known and len(known) == len(numbers) else None
+
+
+def _time_line(intake: Intake, samples: dict[str, int], cores: int) -> str:
+    """`samples`: of each view, how many are to be computed."""
     plan = intake.plan
     paths = plan.rows["source_path"].to_pylist()
     sample = paths[:: max(1, len(paths) // NUM_TIMED)][:NUM_TIMED]
@@ -57,18 +107,19 @@ def _time_line(intake: Intake) -> str:
         compute_edge(rgb)
         compute_noise(rgb)
         crops.append(source.rgb)
-    seconds = (time.perf_counter() - start) / max(1, len(sample))
+    seconds = (time.perf_counter() - start) / max(1, len(crops))
+    unreadable = f"; {len(sample) - len(crops)} of {len(sample)} could not be read" if len(crops) < len(sample) else ""
     parsing = 0.0
     if crops and intake.parser is not None and not intake.parser.uses_maps:
         parser = intake.parser.open()
         start = time.perf_counter()
         parser.parse(crops)
         parsing = (time.perf_counter() - start) / len(crops)
-    cores = os.cpu_count() or 1
-    estimate = plan.rows.num_rows * (seconds + parsing) / cores
+    others = max((count for view, count in samples.items() if view != "parsing"), default=0)
+    estimate = (others * seconds + samples.get("parsing", 0) * parsing) / cores
     return (
-        f"time: about {estimate:.0f} s on {cores} cores (measured on {len(sample)} samples: "
-        f"{seconds * 1e3:.1f} ms a sample without parsing, {parsing * 1e3:.1f} ms parsing)"
+        f"time: about {estimate:.0f} s on {cores} cores (measured on {len(crops)} samples: "
+        f"{seconds * 1e3:.1f} ms a sample without parsing, {parsing * 1e3:.1f} ms parsing{unreadable})"
     )
 
 

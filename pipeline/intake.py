@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from .columns import VIEWS, ViewPlan, plan_edge, plan_image, plan_noise, plan_text
 from .finalise import still_failing
 from .parsing_plan import ParserChoice, plan_parsing_view
@@ -287,8 +285,3 @@ def check_names(
         for one in value:
             if one not in known:
                 raise PlanError(f"unknown {name} {one!r}; known are {', '.join(known)}")
-
-
-def source_counts(rows: pa.Table) -> Counter[tuple[str, str]]:
-    """(generator, split) -> planned rows."""
-    return Counter(zip(rows["generator"].to_pylist(), rows["split"].to_pylist(), strict=True))
