@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ... import manifests
 from ..taxonomy import Taxonomy
+from .deepfakebench import walk_deepfakebench
 from .folder import walk_folder
 from .layout import Layout, parse_layout
 from .manifest import walk_manifest
@@ -72,6 +73,14 @@ DATASETS: dict[str, Dataset] = {
             licence="column `licence`",
             obtain="write the table for your files; `bmrl-prep synth` writes one",
             walk=walk_manifest,
+        ),
+        Dataset(
+            name="deepfakebench",
+            layout="the JSON files of DeepfakeBench or DF40 (DIR/*.json, DIR/dataset_json/*.json, or one file as --root) and the "
+            "frames below DIR, under the listed paths or the ends of them; `bmrl-prep export --for deepfakebench` writes it",
+            licence="the listed datasets'",
+            obtain="github.com/SCLBD/DeepfakeBench, github.com/YZY-stack/DF40 (dataset_json), or DeepfakeBench's rearrange.py",
+            walk=walk_deepfakebench,
         ),
         *(_named(name) for name in manifests.names("datasets")),
     )

@@ -10,6 +10,7 @@ from typing import Any
 from ..taxonomy import FAMILIES, KINDS
 from .rows import SPLIT_ALIASES, SPLITS
 
+IdRule = tuple[re.Pattern[str], str]  # of a whole name -> template of the identities, joined by '+'
 UNITS = ("images", "videos")
 FORMS = ("words", "lines", "csv", "pairs", "records")  # of tables; tables.py reads them
 SPLIT_CHOICES = (*SPLITS, "train+val", "val+test")  # of a folder; of two splits the stable hash chooses one
@@ -64,7 +65,7 @@ class Layout:
     prune: frozenset[str] = frozenset()  # names of folders not entered, lower case
     folders: Mapping[str, str] = field(default_factory=dict)  # lower-case name -> generator; {generator} is one of them
     splits: Mapping[str, str] = field(default_factory=lambda: dict(SPLIT_ALIASES))  # lower-case word -> a SPLIT_CHOICE
-    ids: tuple[tuple[re.Pattern[str], str], ...] = ()  # first match of a whole name -> identities joined by '+'
+    ids: tuple[IdRule, ...] = ()  # the first that matches counts
     tables: tuple[Table, ...] = ()
     frames_per_video: int = 0  # 0 takes all
     deduplicate: bool = False  # of byte-identical files of one source only the first is taken
@@ -107,6 +108,15 @@ def fill(template: str, fields: Mapping[str, str]) -> str | None:
     return _FIELD.sub(lambda match: fields[match[1]], template)
 
 
+def identities(name: str, rules: tuple[IdRule, ...]) -> str:
+    """The group of a video or file: the identities that the first matching rule finds in its name, else the name."""
+    for rule, template in rules:
+        match = rule.fullmatch(name)
+        if match is not None:
+            return fill(template, match.groupdict()) or name
+    return name
+
+
 _LAYOUT_NEEDED = {"name", "layout", "licence", "obtain", "patterns"}
 _LAYOUT_KEYS = _LAYOUT_NEEDED | {
     "prune", "folders", "splits", "ids", "tables", "frames_per_video", "deduplicate", "unit", "expected"
@@ -127,7 +137,7 @@ def _pattern(entry: Any, folders: Mapping[str, str], origin: str) -> Pattern:
     )
 
 
-def _id_rule(entry: Any, origin: str) -> tuple[re.Pattern[str], str]:
+def _id_rule(entry: Any, origin: str) -> IdRule:
     _check_keys(entry, {"match", "group"}, {"match", "group"}, origin)
     return _regex(str(entry["match"]), origin), str(entry["group"])
 

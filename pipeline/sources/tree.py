@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..taxonomy import Generator, Taxonomy
 from .duplicates import drop_copies
-from .layout import Layout, Pattern, fill
+from .layout import Layout, Pattern, fill, identities
 from .rows import (
     IMAGE_EXTENSIONS,
     SPLITS,
@@ -187,11 +187,7 @@ def _row(path: str, generator: Generator, group: str, split: str, pattern: Patte
 
 def _group(fields: Record, pattern: Pattern, layout: Layout) -> str:
     name = (fill(pattern.identity, fields) if pattern.identity else None) or fields.get("video") or fields["stem"]
-    for rule, template in layout.ids:
-        match = rule.fullmatch(name)
-        if match is not None:
-            return fill(template, match.groupdict()) or name
-    return name
+    return identities(name, layout.ids)
 
 
 def _among(fields: Record, pattern: Pattern, layout: Layout) -> tuple[str, ...]:
@@ -204,10 +200,10 @@ def _official_split(group: str, fields: Record, among: tuple[str, ...], tables: 
     """What a list or the folder says, TWO_SPLITS where a list parts the identities, '' where the hash has to decide."""
     if len(among) == 1:
         return among[0]
-    identities = group.split("+")
-    if not any(identity in tables.by_identity for identity in identities):
+    ids = group.split("+")
+    if not any(one in tables.by_identity for one in ids):
         return ""
-    splits = {tables.by_identity.get(one) or hash_split(one, among) for one in identities}
+    splits = {tables.by_identity.get(one) or hash_split(one, among) for one in ids}
     return splits.pop() if len(splits) == 1 else TWO_SPLITS
 
 
