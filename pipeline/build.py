@@ -30,7 +30,15 @@ from .finalise import Finished, begin_changes, finalise
 from .intake import BuildOptions, Intake, clear, resolve
 from .parsing_plan import TASK_BATCH, ParserChoice
 from .plan import Plan, write_plan
-from .shard_work import ShardResult, ShardTask, build_cpu_views, build_parsing, build_parsing_from_maps, missing_views
+from .shard_work import (
+    ShardResult,
+    ShardTask,
+    build_cpu_views,
+    build_parsing,
+    build_parsing_from_maps,
+    missing_views,
+    trail_path,
+)
 
 MAX_ATTEMPTS = 3  # of a task whose worker died, the first included
 NODE_DIED = "the Ray node died (out of memory, or killed); what is committed stays, the same command goes on"
@@ -267,9 +275,11 @@ class _Scheduler:
             self._check_node()
             attempts = self._attempts[stage, shard] = self._attempts.get((stage, shard), 1) + 1
             if attempts > MAX_ATTEMPTS:
+                trail = trail_path(self._root, stage, shard)
+                source = trail.read_text(errors="surrogateescape") if trail.exists() else "no source in particular"
                 raise BuildError(
-                    f"the worker of {stage} on shard {shard} died {MAX_ATTEMPTS} times (out of memory, or killed): "
-                    f"{_one_line(error)}; try fewer --workers"
+                    f"the worker of {stage} on shard {shard} died {MAX_ATTEMPTS} times (out of memory, killed, or crashed "
+                    f"by what it read), the last time at {source}; try fewer --workers, or take the file away"
                 ) from error
             if actor is not None:
                 self._actors.remove(actor)

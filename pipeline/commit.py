@@ -153,7 +153,7 @@ def checkpoint(name: str, path: Path) -> None:
     """A named moment of a commit, where the kill tests strike.
 
     BMRL_PAUSE_AT=name:substring of the path:MARKER lets the first process that comes here create MARKER with its pid in
-    it and wait to be killed; unset, as always outside tests, this does nothing.
+    it and wait to be killed, or for MARKER to become empty; unset, as always outside tests, this does nothing.
     """
     spec = os.environ.get("BMRL_PAUSE_AT")
     if not spec:
@@ -165,4 +165,6 @@ def checkpoint(name: str, path: Path) -> None:
                 file.write(str(os.getpid()))
         except FileExistsError:
             return  # somebody was here
-        time.sleep(PAUSE_S)
+        end = time.monotonic() + PAUSE_S
+        while Path(marker).stat().st_size and time.monotonic() < end:
+            time.sleep(0.02)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .columns import ViewPlan
+from .commit import TEMPORARY_PREFIX, checkpoint
 from .tars import ColumnWriter, Sidecar, is_done, read_members, read_sidecar
 from .views import edge, image, noise, text
 from .views.errors import UnreadableImageError
@@ -70,15 +71,39 @@ class Stopwatch:
         self.seconds[stage] += time.perf_counter() - start
 
 
+@contextmanager
+def _trail(task: ShardTask, stage: str) -> Iterator[Callable[[str], None]]:
+    """Note the source at hand under ROOT/.log, so that the driver can name it should this process die of it."""
+    path = trail_path(task.root, stage, task.shard)
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
+
+        def note(source: str) -> None:
+            file.seek(0)
+            file.truncate()
+            file.write(source)
+            file.flush()
+
+        try:
+            yield note
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def trail_path(root: Path, stage: str, shard: str) -> Path:
+    return root / ".log" / f"{TEMPORARY_PREFIX}at-{stage}-{shard}"
+
+
 def build_cpu_views(task: ShardTask) -> ShardResult:
     """Write the missing ones of image, edge, noise and text for one shard, in one pass over its samples."""
     watch = Stopwatch()
     with ExitStack() as stack:
+        note = stack.enter_context(_trail(task, "cpu"))
         writers = {view: stack.enter_context(ColumnWriter(task.root, view, task.shard)) for view in task.views}
         facts: dict[str, list[Row]] = {view: [] for view in task.views}
         drops: list[Row] = []
         prompts = task.plans["text"].params["prompts"] if "text" in task.views else {}
-        for row, rgb, source_facts in _images(task, drops, watch):
+        for row, rgb, source_facts in _images(task, drops, watch, note):
             if "image" in writers:
                 with watch("write"):
                     writers["image"].write(row["key"], task.plans["image"].encode(rgb))
@@ -121,9 +146,10 @@ def build_parsing(task: ShardTask, parse: Parse, batch_size: int) -> ShardResult
     watch = Stopwatch()
     rows, kept = _kept_rows(task)
     params = image.ImageParams(**task.plans["image"].params)
-    with ColumnWriter(task.root, "parsing", task.shard) as writer:
+    with _trail(task, "parsing") as note, ColumnWriter(task.root, "parsing", task.shard) as writer:
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
+            note(", ".join(row["source_path"] for row in batch))
             with watch("read"):
                 crops = [
                     image.read_source(_read_unchanged(task, row, facts["source_sha256"]), params).rgb
@@ -143,8 +169,9 @@ def build_parsing_from_maps(task: ShardTask, read_map: ReadMap) -> ShardResult:
     """Write the parsing column of one shard from label maps that another tool made."""
     watch = Stopwatch()
     rows, kept = _kept_rows(task)
-    with ColumnWriter(task.root, "parsing", task.shard) as writer:
+    with _trail(task, "parsing") as note, ColumnWriter(task.root, "parsing", task.shard) as writer:
         for row, facts in zip(rows, kept, strict=True):
+            note(row["source_path"])
             with watch("parsing"):
                 labels = read_map(row["source_path"], facts["source_width"], facts["source_height"])
             with watch("write"):
@@ -154,7 +181,9 @@ def build_parsing_from_maps(task: ShardTask, read_map: ReadMap) -> ShardResult:
     return ShardResult(shard=task.shard, views=("parsing",), num_samples=len(rows), seconds=dict(watch.seconds))
 
 
-def _images(task: ShardTask, drops: list[Row], watch: Stopwatch) -> Iterator[tuple[Row, npt.NDArray[np.uint8], Row]]:
+def _images(
+    task: ShardTask, drops: list[Row], watch: Stopwatch, note: Callable[[str], None]
+) -> Iterator[tuple[Row, npt.NDArray[np.uint8], Row]]:
     """(plan row, the image view, facts of the source), from the sources or, where image is committed, from its column."""
     if "image" not in task.views:
         rows, _ = _kept_rows(task)
@@ -168,6 +197,8 @@ def _images(task: ShardTask, drops: list[Row], watch: Stopwatch) -> Iterator[tup
         return
     params = image.ImageParams(**task.plans["image"].params)
     for row in task.rows:
+        note(row["source_path"])
+        checkpoint("reading", Path(row["source_path"]))
         try:
             with watch("read"):
                 data = (task.source_root / row["source_path"]).read_bytes()

@@ -83,6 +83,7 @@ class ColumnWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tar.tarstream.fileobj.closed = True  # else tarfile's stream writes a trailer when it is collected
         self._file.discard()
 
 
