@@ -151,10 +151,10 @@ def header(num_rows: int, repeats: int) -> str:
             f"* Commit before this file: {commit}",
             f"* Machine: {model}, {os.cpu_count()} cores (one used)",
             f"* Versions: Python {platform.python_version()}, numpy {numpy.__version__}, pyarrow {pyarrow.__version__}",
-            "* Asked: 100,000 rows in less than 20 s and less than 1 GB. The files are made just before, so the file system's cache",
-            "  is warm. No earlier version plans the named datasets or compares files, so there is no baseline to compare with.",
-            "* `different`: about five files of each size; `few`: every file has one of four sizes, the worst case of the search for",
-            "  byte-identical files, as the end of each has to be read.",
+            "* Asked: 100,000 rows in less than 20 s and less than 1 GB. The files are made just before, so the file system's",
+            "  cache is warm. No earlier version plans named datasets or compares files: there is no baseline to compare with.",
+            "* `different`: about five files of each size; `few`: every file has one of four sizes, the worst case of the search",
+            "  for byte-identical files, as the end of each has to be read.",
         ]
     )
 
