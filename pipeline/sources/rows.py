@@ -18,7 +18,7 @@ SPLIT_ALIASES = {
     "testing": "test",
 }
 TWO_SPLITS = "its identities fall into different splits"
-IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 SHARES = {"train": 0.75, "val": 0.125, "test": 0.125}  # exact in floating point
 
 
