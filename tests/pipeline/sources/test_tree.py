@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from released import RELEASED
+from released import FF_LISTS, RELEASED
 
 from bmrl import manifests
 from bmrl.pipeline.intake import BuildOptions
@@ -78,6 +78,20 @@ def test_adding_a_source_moves_no_sample(tmp_path: Path) -> None:
     some = {row.path: row.split for row in DATASETS["df40"].walk(tmp_path / "some", TAXONOMY).rows}
     assert len(some) == 5 + 1  # 953_000 is only left out beside DF40, which tests 953
     assert {path: split for path, split in some.items() if path in everything}.items() <= everything.items()
+
+
+def test_ffs_lists_part_df40s_train_archive_and_the_hash_one_archive_alone(tmp_path: Path) -> None:
+    root = RELEASED["df40"].write(tmp_path / "root")
+    for name, text in FF_LISTS.items():
+        (root / name).write_text(text.replace("974", "000") if name == "test.json" else text.replace('"000"', '"001"'))
+    walk = DATASETS["df40"].walk(root, TAXONOMY)
+    assert {row.group: row.split for row in walk.rows if row.path.startswith("DF40_train/simswap")} == {
+        "953+000": "test",
+        "039+047": "val",
+    }  # 000 is a test identity by the list: 000_003 and 039_000 are left out
+    alone = {row.path: row.split for row in DATASETS["df40"].walk(root / "DF40", TAXONOMY).rows}
+    assert alone["simswap/cdf/frames/id0_id2_0000/000.png"] == "train"
+    assert alone["e4s/cdf/Fake_from_Youtube-real/frames/00011/010.png"] == "test"
 
 
 def test_a_broken_list_is_named(tmp_path: Path) -> None:
