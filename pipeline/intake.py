@@ -27,7 +27,7 @@ from .plan import (
 )
 from .sources import DATASETS, SourceError, SourceRow, Walk
 from .sources.duplicates import Source, check_copies, read_accepted
-from .sources.rows import SPLITS
+from .sources.rows import SPLITS, check_root
 from .tars import read_sidecar
 from .taxonomy import Taxonomy
 from .views.image import RESIZE_KERNELS, ImageParams
@@ -79,6 +79,8 @@ def resolve(options: BuildOptions) -> Intake:
     settings = _settings(options, existing)
     if existing and (differences := settings_differences(existing, settings)):
         raise PlanError(_refusal(options.out, differences, "build into another --out, or start anew with --overwrite"))
+    if not DATASETS[options.dataset].drawn:
+        check_root(options.source_root, options.dataset)  # before weights are fetched
     views, parser = _views(options, existing)
     walk = DATASETS[options.dataset].walk(options.source_root, Taxonomy.load(options.generators))
     if existing is None:

@@ -224,7 +224,7 @@ def read_plan(root: Path) -> Plan | None:
         )
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         raise PlanError(f"the plan in {root} is damaged; restore it, or start anew with --overwrite") from None
-    if plan.document() != document:
+    if plan.document() != document or not set(plan.views) <= set(VIEWS):
         raise PlanError(
             f"plan.parquet and plan.json in {root} do not belong together; restore them, or use --overwrite"
         )

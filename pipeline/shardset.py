@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .columns import ViewPlan
-from .plan import SCHEMA_VERSION
+from .columns import VIEWS, ViewPlan
+from .plan import SCHEMA_VERSION, shard_name
 from .protocols import Protocol, load_protocol
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ class ShardSet:
                 raise ShardSetError(
                     f"{root / name} is not the one that SHA256SUMS lists; `bmrl-prep build` writes it again"
                 )
+        names: list[tuple[str, str, tuple[str, ...]]] = [("view", name, VIEWS) for name in document["views"]]
+        names += [("shard", one["name"], (shard_name(i),)) for i, one in enumerate(document["shards"])]
+        for what, name, allowed in names:  # they become paths
+            if name not in allowed:
+                raise ShardSetError(f"{file}: {name!r} is not a name of a {what}")
         try:
             index = pq.read_table(root / "index.parquet").combine_chunks()
         except (OSError, pa.ArrowException) as error:

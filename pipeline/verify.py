@@ -141,15 +141,21 @@ def _check_tar(
 
 
 def _check_members(path: Path, name: str, plan: ViewPlan, sidecar: Sidecar) -> list[Damage]:
-    """Regular members under the names the sidecar gives, contiguous by sample, no PAX headers."""
-    expected = [f"{key}.{suffix}" for key in sidecar["keys"] for suffix in sorted(plan.codec)]
+    """Regular members under the names, at the offsets and of the sizes that the sidecar gives; no PAX headers."""
+    places = {suffix: iter(sidecar["members"][suffix]) for suffix in plan.codec}
+    expected = [
+        (f"{key}.{suffix}", *next(places[suffix], (-1, -1))) for key in sidecar["keys"] for suffix in sorted(plan.codec)
+    ]
+    number = 0
     with tarfile.open(path) as tar:
-        for number, member in enumerate(tar):
-            if number >= len(expected) or member.name != expected[number]:
+        for number, member in enumerate(tar, start=1):
+            if number > len(expected) or (member.name, member.offset_data, member.size) != expected[number - 1]:
                 return [Damage(name, f"member {number} is {member.name!r}, which the sidecar does not say")]
             key = member.name.split(".", 1)[0]
             if not member.isreg() or member.pax_headers or not KEY_PATTERN.fullmatch(key):
                 return [Damage(name, f"member {member.name!r} is not a plain file of the allowed form")]
+    if number < len(expected):
+        return [Damage(name, f"has {number} members, its sidecar says {len(expected)}")]
     return []
 
 
