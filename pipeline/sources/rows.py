@@ -96,8 +96,10 @@ def check_inside(path: Path, root: Path, where: str) -> None:
 def finish_walk(walk: Walk, dataset: str) -> Walk:
     """Sort, and refuse an empty dataset or one path twice."""
     if not walk.rows:
+        left_out = ", ".join(f"{count} x {reason}" for reason, count in sorted(walk.unused.items()) if count)
         raise SourceError(
-            f"no images found under {walk.root} for --dataset {dataset}; `bmrl-prep datasets` shows the layout it expects"
+            f"no images found under {walk.root} for --dataset {dataset}{f' (left out: {left_out})' if left_out else ''}; "
+            "`bmrl-prep datasets` shows the layout it expects"
         )
     walk.rows.sort(key=lambda row: row.path)
     for previous, row in zip(walk.rows, walk.rows[1:], strict=False):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from released import FF_LISTS, RELEASED
+from support import SHARED
 
 from bmrl import manifests
+from bmrl.cli.prep import main
 from bmrl.pipeline.intake import BuildOptions
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.sources import DATASETS, SourceError
@@ -116,6 +120,10 @@ def test_links_out_of_the_root_are_refused_and_linked_folders_counted(tmp_path: 
     root = RELEASED["owdfa40"].write(tmp_path / "inside")
     (tmp_path / "outside").mkdir()
     (root / "OWDFA40/5_linked").symlink_to(tmp_path / "outside")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/OWDFA40").symlink_to(root / "OWDFA40")
+    with pytest.raises(SourceError, match=r"for --dataset owdfa40 \(left out: 1 x a link to a folder\);"):
+        DATASETS["owdfa40"].walk(tmp_path / "links", TAXONOMY)
     assert DATASETS["owdfa40"].walk(root, TAXONOMY).unused == {"a link to a folder": 1}
     (tmp_path / "outside/x.png").write_bytes(b"x")
     (root / "OWDFA40/train/0_Real/x.png").symlink_to(tmp_path / "outside/x.png")
@@ -168,3 +176,25 @@ def test_every_expected_source_is_in_the_taxonomy() -> None:
         for source in dataset.tree.expected if dataset.tree else ():
             found = TAXONOMY.find(source)
             assert found is not None and found.name == source, (dataset.name, source)
+
+
+def test_the_photographs_at_hand_are_read_as_celebamask_hq() -> None:
+    """images/ and masks/ of other names than the released ones, without lists."""
+    root = SHARED / "celebamask-hq"
+    if not root.is_dir():
+        pytest.skip("../shared/data/celebamask-hq is not here")
+    walk = DATASETS["celebamask-hq"].walk(root, TAXONOMY)
+    assert Counter(row.split for row in walk.rows) == {"train": 664, "val": 129, "test": 107}
+    assert {row.path.split("/")[0] for row in walk.rows} == {"images"}
+    assert dict(walk.unused) == {}
+    assert [warning.split(" (")[0] for warning in walk.warnings] == [
+        "3 of the lists that this dataset ships are not below --root"
+    ]
+
+
+def test_the_datasets_are_listed_with_layout_licence_and_source(invoke: Callable[..., Result]) -> None:
+    blocks = invoke(main, "datasets").output.split("\n  ")
+    assert len(blocks) == 1 + 3 * len(DATASETS)
+    output = "\n".join(blocks)
+    for name, dataset in DATASETS.items():
+        assert f"{name}\nlayout:  {dataset.layout}\nlicence: {dataset.licence}\nobtain:  {dataset.obtain}\n" in output
