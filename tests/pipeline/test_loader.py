@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from bmrl.pipeline import ShardSet
-from bmrl.pipeline.reader import DamagedShardError
 from bmrl.pipeline.shardset import ShardSetError
 
 VIEWS = ("image", "edge", "noise", "parsing", "text")
@@ -61,23 +59,3 @@ def test_select_follows_the_contract(shards: Path, tmp_path: Path) -> None:
     for wrong in ({"split": "holdout"}, {"generators": ["nobody"]}, {"part": "seen"}):
         with pytest.raises(ShardSetError):
             shard_set.select(**wrong)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("offset", [700, 30_000, -20_000])
-def test_a_flipped_byte_is_an_error_that_names_the_file(offset: int, shards: Path, tmp_path: Path) -> None:
-    root = tmp_path / "copy"
-    shutil.copytree(shards, root)
-    data = bytearray((root / "edge/000001.tar").read_bytes())
-    data[offset] ^= 4
-    (root / "edge/000001.tar").write_bytes(data)
-    with pytest.raises(DamagedShardError, match=r"edge/000001\.tar is damaged"):
-        list(ShardSet.open(root).loader(views=["edge"], batch_size=8, shuffle=False))
-
-
-def test_truncation_is_an_error(shards: Path, tmp_path: Path) -> None:
-    root = tmp_path / "copy"
-    shutil.copytree(shards, root)
-    path = root / "noise/000000.tar"
-    path.write_bytes(path.read_bytes()[:-512])
-    with pytest.raises(DamagedShardError, match="its sidecar says"):
-        list(ShardSet.open(root).loader(views=["noise"], batch_size=8, check="never"))
