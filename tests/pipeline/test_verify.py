@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,3 +62,12 @@ def test_a_sound_set_passes_with_its_sources(shards: Path, faces: Path) -> None:
     done = run_command("prep", "verify", shards, "--deep", "--root", faces)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "complete and undamaged" in done.stdout
+
+
+@pytest.mark.slow
+def test_flips_and_truncations_of_every_file_are_named() -> None:
+    """benchmarks/verify_matrix.py does it for every byte; this takes every 499th."""
+    script = Path(__file__).parents[2] / "benchmarks/verify_matrix.py"
+    done = subprocess.run([sys.executable, str(script), "--step", "499"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "damages was missed" in done.stdout
