@@ -197,19 +197,20 @@ def head(root: Path, count: int, grid: Path | None) -> None:
 @main.command()
 @click.argument("root", type=_PATH)
 @click.option("--views", help="Comma-separated columns to join into single tars.")
-@click.option("--for", "reader", type=click.Choice(["deepfakebench"]), help="Write what this program reads instead.")
+@click.option("--for", "reader", type=click.Choice(["deepfakebench", "open_clip"]), help="Write what this program reads instead.")
 @click.option("--out", required=True, type=_PATH, help="Folder of the exported tars, or of what --for writes.")
 def export(root: Path, views: str | None, reader: str | None, out: Path) -> None:
     """Join chosen columns into single tars (OUT/<shard>.tar) that any WebDataset reader opens, or write for a program."""
     from ..pipeline.deepfakebench import export_deepfakebench
     from ..pipeline.export import ExportError, export_tars
+    from ..pipeline.open_clip import export_open_clip
     from ..pipeline.shardset import ShardSet, ShardSetError
 
     with sentences(failed=(ShardSetError, OSError), wrong_use=(ExportError,)):
         if (views is None) == (reader is None):
             raise ExportError("give either --views or --for")
         if reader is not None:
-            writers = {"deepfakebench": export_deepfakebench}
+            writers = {"deepfakebench": export_deepfakebench, "open_clip": export_open_clip}
             click.echo(f"{out}: {writers[reader](ShardSet.open(root), out)} samples")
             return
         count = export_tars(ShardSet.open(root), _names(views) or (), out)
