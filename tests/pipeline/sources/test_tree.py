@@ -198,3 +198,12 @@ def test_the_datasets_are_listed_with_layout_licence_and_source(invoke: Callable
     output = "\n".join(blocks)
     for name, dataset in DATASETS.items():
         assert f"{name}\nlayout:  {dataset.layout}\nlicence: {dataset.licence}\nobtain:  {dataset.obtain}\n" in output
+
+
+def test_videos_without_frames_are_counted_in_the_sentence(tmp_path: Path) -> None:
+    for name in ("000", "001"):
+        video = tmp_path / f"original_sequences/youtube/c23/videos/{name}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        video.write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"no images found .* \(left out: 2 x not an image file name\)"):
+        DATASETS["ffpp"].walk(tmp_path, TAXONOMY)
