@@ -197,7 +197,9 @@ def head(root: Path, count: int, grid: Path | None) -> None:
 @main.command()
 @click.argument("root", type=_PATH)
 @click.option("--views", help="Comma-separated columns to join into single tars.")
-@click.option("--for", "reader", type=click.Choice(["deepfakebench", "open_clip"]), help="Write what this program reads instead.")
+@click.option(
+    "--for", "reader", type=click.Choice(["deepfakebench", "open_clip"]), help="Write what this program reads instead."
+)
 @click.option("--out", required=True, type=_PATH, help="Folder of the exported tars, or of what --for writes.")
 def export(root: Path, views: str | None, reader: str | None, out: Path) -> None:
     """Join chosen columns into single tars (OUT/<shard>.tar) that any WebDataset reader opens, or write for a program."""
