@@ -183,7 +183,9 @@ def _follow_sources(plan: Plan, walk: Walk, options: BuildOptions) -> Plan:
     new = [row for path, row in chosen.items() if path not in planned]
     new = _within_limit(plan, new)
     if gone or moved:
-        lines = _listed(gone, "was planned and is gone, or is left out now") + _listed(moved, "changed its generator, split or group")
+        lines = _listed(gone, "was planned and is gone, or is left out now") + _listed(
+            moved, "changed its generator, split or group"
+        )
         raise PlanError(_refusal(options.out, lines, "restore them, build into another --out, or use --overwrite"))
     if new and not options.extend:
         lines = _listed(sorted(row.path for row in new), "came in since the plan")
