@@ -24,6 +24,7 @@ from ..model.evaluation.scores import fit_temperature, threshold_for_acceptance
 from ..model.training.checkpoint import RunError, load_weights, write_json
 from ..model.training.run import Run, read_run, write_run
 from ..model.training.trainer import Step, Trainer, TrainingError
+from ..pipeline.device_loader import DeviceLoader
 from ..pipeline.protocols import Protocol
 from ..pipeline.shardset import ShardSet
 
@@ -81,14 +82,18 @@ def train(shard_set: ShardSet, request: TrainRequest) -> bool:
     _use_channels_last(model)
     config = request.config.train
     try:
-        loader = train_rows.loader(views=model.training_views, batch_size=config.batch_size, seed=config.seed)
+        on_cuda = device.type == "cuda"
+        loader = train_rows.loader(
+            views=model.training_views, batch_size=config.batch_size, seed=config.seed, pin_memory=on_cuda
+        )
     except ValueError as error:
         raise TrainingError(str(error)) from error
 
     def validation() -> Iterable[dict[str, Any]]:
         return val_rows.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
 
-    trainer = Trainer(model, train=loader, validation=validation, run=request.out, device=device)
+    train = DeviceLoader(loader, device) if on_cuda else loader
+    trainer = Trainer(model, train=train, validation=validation, run=request.out, device=device)
     with tqdm(desc="training", unit="samples", mininterval=0.5, smoothing=0.05) as bar:
         bar.total = config.epochs * len(loader) * config.batch_size
         finished = trainer.fit(resume=request.resume, on_step=lambda step: _show(bar, step), on_epoch=_say_epoch)
