@@ -118,6 +118,12 @@ class Loader:
         self._epoch, self._consumed = int(state["epoch"]), int(state["consumed"])
 
     def __iter__(self) -> Iterator[Batch]:
+        s, total = self.settings, len(self._row)
+        if s.drop_last and total < s.batch_size * s.world_size:
+            raise ValueError(
+                f"{total} samples make no full batch of {s.batch_size} on {s.world_size} ranks; "
+                "use a smaller batch_size or drop_last=False"
+            )
         order = self._order()
         for end, rows in self._gathered(order):
             self._consumed = end

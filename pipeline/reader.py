@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ class _Shard:
         self.path = root / f"{name}.tar"
         self._plan = plan
         sidecar = _checked_sidecar(root / f"{name}.json", plan, sidecar_sha256)
-        self.keys: list[str] = sidecar["keys"]
+        self.keys = [sys.intern(key) for key in sidecar["keys"]]  # one string for all views
         self._xxh3: str = sidecar["xxh3_128"]
         members = np.array(sidecar["members"].get(plan.suffix, []), dtype=np.int64).reshape(-1, 2)
         self._offsets, self._sizes = members.T

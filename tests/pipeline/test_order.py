@@ -222,6 +222,25 @@ def test_neither_another_view_nor_a_rebuild_changes_the_order(
     assert orders(png) == first == [flat(keys_of(rows, 1, batch_size=29, epoch=epoch)) for epoch in range(3)]
 
 
+def test_the_order_is_the_same_in_every_process() -> None:
+    """Golden: neither the hash seed nor another numpy may change an order, or a resumed run would repeat samples."""
+    shards = np.arange(12) // 4
+    golden = epoch_order(shards, seed=7, epoch=3, selection_digest="abc", shuffle=True)
+    assert golden.tolist() == [7, 4, 8, 11, 0, 9, 5, 2, 10, 1, 6, 3]
+    windows = epoch_order(shards, seed=7, epoch=3, selection_digest="abc", shuffle=True, window=1)
+    assert windows.tolist() == [7, 4, 5, 6, 3, 0, 2, 1, 9, 8, 10, 11]
+    balanced = balanced_order(np.array([0, 0, 0, 0, 1, 2]), seed=7, epoch=3, selection_digest="abc")
+    assert balanced.tolist() == [1, 4, 2, 4, 5, 5]
+
+
+def test_fewer_rows_than_one_global_batch_are_refused(rows: ShardSet) -> None:
+    loader = rows.loader(views=[], batch_size=8, world_size=4)
+    assert len(loader) == 0
+    with pytest.raises(ValueError, match="29 samples make no full batch of 8 on 4 ranks"):
+        list(loader)
+    assert len(rows.loader(views=[], batch_size=8, world_size=4, drop_last=False)) == 1
+
+
 def test_windows_mix_whole_shards_only() -> None:
     shards = np.repeat(np.arange(7), 10)
     order = epoch_order(shards, seed=0, epoch=0, selection_digest="x", shuffle=True, window=2)
