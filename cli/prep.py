@@ -31,6 +31,18 @@ def datasets() -> None:
 
 
 @main.command()
+@click.argument("root", type=_PATH, required=False)
+def protocols(root: Path | None) -> None:
+    """List the protocols: task, classes, unseen sources, published sizes; with ROOT, which of their sources it lacks."""
+    from ..pipeline.protocols import describe_protocols
+    from ..pipeline.shardset import ShardSet, ShardSetError
+
+    with sentences(failed=(ShardSetError,)):
+        present = None if root is None else ShardSet.open(root).document["generators"]
+    click.echo(describe_protocols(present))
+
+
+@main.command()
 @click.option("--dataset", required=True, help="A name of `bmrl-prep datasets`.")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="ROOT, the folder of the shard set."

@@ -111,8 +111,7 @@ class ShardSet:
         """Sources that the protocol names and this shard set lacks."""
         if self.protocol is None:
             return ()
-        named = (*self.protocol.seen, *self.protocol.unseen, *self.protocol.controls)
-        return tuple(source for source in named if source not in self.document["generators"])
+        return tuple(source for source in self.protocol.sources if source not in self.document["generators"])
 
     def __len__(self) -> int:
         return int(self.index.num_rows)
@@ -121,6 +120,9 @@ class ShardSet:
     def labels(self) -> npt.NDArray[np.int64]:
         """(len(self),): index in `classes`, -1 for a row outside."""
         number = {name: i for i, name in enumerate(self.classes)}
+        if self.protocol is not None:
+            kinds = {name: facts["kind"] for name, facts in self.document["generators"].items()}
+            number = {name: self.protocol.label_of(name, kind) for name, kind in kinds.items()}
         return np.array([number.get(name, -1) for name in self.index["generator"].to_pylist()], dtype=np.int64)
 
     @property
@@ -137,8 +139,9 @@ class ShardSet:
     ) -> ShardSet:
         """The rows of a split, of some generators, or of a protocol's part: seen, unseen or controls.
 
-        classes: with a protocol its seen sources in file order; else `generators` in the order given; else every
-        generator of ROOT by name. split and part never change them. Raises ShardSetError for an unknown name.
+        classes: with a protocol its seen sources in file order (real and fake where its task is detection); else
+        `generators` in the order given; else every generator of ROOT by name. split and part never change them. Raises
+        ShardSetError for an unknown name.
         """
         chosen = load_protocol(protocol) if isinstance(protocol, str) else protocol or self.protocol
         rows, classes = self.index, self.classes
@@ -154,7 +157,8 @@ class ShardSet:
             rows = _among(rows, generators)
             classes = tuple(generators)
         if chosen is not None:
-            classes = chosen.seen
+            chosen = chosen.over(self._known_kinds())
+            classes = chosen.classes
             parts = {"seen": chosen.seen, "unseen": chosen.unseen, "controls": chosen.controls}
             if part is not None and part not in parts:
                 raise ShardSetError(f"unknown part {part!r}; known are {', '.join(parts)}")
@@ -162,6 +166,10 @@ class ShardSet:
         elif part is not None:
             raise ShardSetError("part= needs protocol=: it is the protocol that says what is seen")
         return dataclasses.replace(self, index=rows.combine_chunks(), classes=classes, protocol=chosen)
+
+    def _known_kinds(self) -> list[str]:
+        """Sources that a protocol over all of them takes: one of unknown kind is neither real nor fake."""
+        return [name for name, facts in self.document["generators"].items() if facts["kind"] != "unknown"]
 
     @property
     def digest(self) -> str:

@@ -13,12 +13,12 @@ from support import write_faces
 from bmrl import manifests
 from bmrl.cli.prep import main
 from bmrl.pipeline.intake import BuildOptions
-from bmrl.pipeline.protocols import load_protocol
+from bmrl.pipeline.protocols import load_protocol, protocol_names
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.taxonomy import FAMILIES, KINDS, Taxonomy
 from bmrl.pipeline.views.text import Labels, sentences, tokenize
 
-PROTOCOLS = manifests.names("protocols")
+PROTOCOLS = protocol_names()
 TAXONOMY = Taxonomy.load()
 
 
@@ -121,7 +121,7 @@ def test_errors_in_a_users_protocol(text: str, message: str, tmp_path: Path) -> 
     with pytest.raises(ValueError) as error:
         load_protocol(str(tmp_path / "own.yaml"))
     assert message in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="unknown protocol 'demo-99'; known are demo-1"):
+    with pytest.raises(ValueError, match="unknown protocol 'demo-99'; known are bmrl-1, bmrl-2, demo-1"):
         load_protocol("demo-99")
     with pytest.raises(ValueError, match="cannot be read"):
         load_protocol(str(tmp_path / "none.yaml"))
