@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from ..model.evaluation.controls import Rows, control_tables, extract
+from ..model.evaluation.detection import detection_table
 from ..model.evaluation.evaluate import Outputs, collect, counts, tabulate
 from ..model.evaluation.report import Sample, write_report
 from ..model.training.checkpoint import read_json, write_json
@@ -37,6 +38,8 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
     device = choose_device(request.device)
     run, model = load_attributor(request.run, device)
     protocol = request.protocol or (load_protocol(run.protocol) if run.protocol else None)
+    if protocol is not None:
+        protocol = protocol.over(shard_set.document["generators"], trained=run.data["n_train"])
     parts = _parts(shard_set, run, protocol)
     request.out.mkdir(parents=True, exist_ok=True)
     outputs: dict[str, Outputs] = {}
@@ -53,6 +56,11 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
     document |= {
         "controls": _controls(shard_set, run, protocol, parts),
         "protocol": protocol.name if protocol else None,
+        "task": protocol.task if protocol else "attribution",
+        "published": protocol.published if protocol else {},
+        "detection": detection_table(outputs["seen"], outputs["unseen"])
+        if protocol and protocol.task == "detection"
+        else None,
         "relations": protocol.relations if protocol else {},
         "simulated": _is_simulated(shard_set, protocol),
         "attributor": run.config.attributor,
@@ -65,7 +73,7 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
             "is_training_root": shard_set.root_digest == run.data["root_digest"],
             "n_per_generator": counts(*outputs.values()),
             "n_train": run.data["n_train"],
-            "missing_sources": list(shard_set.select(protocol=protocol).missing_sources) if protocol else [],
+            "missing_sources": list(parts["seen"].missing_sources),
         },
     }
     write_json(request.out / "result.json", document)
@@ -85,9 +93,9 @@ def _parts(shard_set: ShardSet, run: Run, protocol: Protocol | None) -> dict[str
         none = seen.select(split="train").select(split="test")
         parts = {"seen": seen, "unseen": none, "controls": none}
     else:
-        if protocol.seen != run.classes:
+        if protocol.classes != run.classes:
             raise WrongUseError(
-                f"protocol {protocol.name} has the classes {', '.join(protocol.seen)}; the run was trained on "
+                f"protocol {protocol.name} has the classes {', '.join(protocol.classes)}; the run was trained on "
                 f"{', '.join(run.classes)}"
             )
         parts = {part: test.select(protocol=protocol, part=part) for part in ("seen", "unseen", "controls")}

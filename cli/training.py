@@ -73,6 +73,7 @@ def train(shard_set: ShardSet, request: TrainRequest) -> bool:
             "selection": train_rows.digest,
             "views": {name: view["digest"] for name, view in shard_set.views.items()},
             "n_train": train_rows.counts,
+            "missing_sources": list(selected.missing_sources),
         },
     )
     _prepare_folder(request, run)

@@ -18,6 +18,7 @@ def render_table(document: dict[str, Any]) -> str:
     ]
     if data["missing_sources"]:
         lines.append(f"missing sources (named by the protocol, not in the data): {', '.join(data['missing_sources'])}")
+    lines += _detection_lines(document)
     lines += ["", *_threshold_lines(document)]
     if document["auroc"]:
         scores = ", ".join(
@@ -29,6 +30,26 @@ def render_table(document: dict[str, Any]) -> str:
     if document["controls"]:
         lines += ["", *_control_lines(document["controls"], seen["accuracy"])]
     return "\n".join(lines)
+
+
+def _detection_lines(document: dict[str, Any]) -> list[str]:
+    if document["task"] != "detection":
+        return []
+    found = document["detection"]
+    if found is None:
+        return ["", "no real test rows: AUC and balanced accuracy of real against fake are not measured"]
+    lines = ["", f"{'real against fake':24} {'':7} {'n':>6} {'AUC':>6} {'bal. acc':>9}"]
+    for source, facts in found["sources"].items():
+        share = _percent(facts["balanced_accuracy"])
+        lines.append(f"{source:24} {facts['part']:7} {facts['n']:6d} {facts['auc']:6.3f} {share:>9}")
+    for part in ("seen", "unseen"):
+        if found[f"{part}_auc"] is not None:
+            share = _percent(found[f"{part}_balanced_accuracy"])
+            lines.append(f"{'mean over sources':24} {part:7} {'':6} {found[f'{part}_auc']:6.3f} {share:>9}")
+    return [
+        *lines,
+        f"{found['n_real']} real test images, {_percent(found['real_accuracy'])} called real; always fake: 0.500, 50.0%",
+    ]
 
 
 def _threshold_lines(document: dict[str, Any]) -> list[str]:

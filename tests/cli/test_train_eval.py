@@ -170,3 +170,41 @@ def test_attribute_agrees_with_the_shards(invoke: Invoke, run: Path, small_sourc
     assert json.loads(unsure.stdout)["images"][0]["attributed_to"] == "unknown source"
     bad = invoke(attribute.main, run, tmp_path / "text.jpg", images[0], "--device", "cpu")
     assert bad.exit_code == 1 and "cannot be read: not an image file" in bad.stdout
+
+
+def test_detection_over_a_protocol(invoke: Invoke, small_root: Path, small_protocol: str, tmp_path: Path) -> None:
+    """Real or fake, trained and evaluated; a source that the shard set lacks is said everywhere."""
+    own = tmp_path / "own.yaml"
+    own.write_text(Path(small_protocol).read_text().replace("unseen: {", "unseen: {DDPM: MID, "))
+    result = fit(small_root, tmp_path / "run", "--protocol", f"{own}:detection")
+    assert result.exit_code == 0, result.output
+    sentence = "warning: the protocol names sources that the shard set lacks: DDPM"
+    assert sentence in result.stderr
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["classes"] == ["real", "fake"] and config["data"]["missing_sources"] == ["DDPM"]
+    done = invoke(evaluate.main, tmp_path / "run", "--shards", small_root, "--json", "--device", "cpu")
+    assert done.exit_code == 0 and sentence in done.stderr
+    document = json.loads(done.stdout)
+    assert (document["task"], document["protocol"]) == ("detection", "small:detection")
+    assert document["data"]["missing_sources"] == ["DDPM"]
+    found = document["detection"]
+    assert found["n_real"] == 3 and found["always_fake"]["balanced_accuracy"] == 0.5
+    assert {name: facts["part"] for name, facts in found["sources"].items()} == {
+        "sim-efs-gan-fir": "seen", "sim-fs-gan-near": "seen", "sim-efs-gan-vq": "unseen",
+    }  # fmt: skip
+    assert found["unseen_auc"] == found["sources"]["sim-efs-gan-vq"]["auc"]
+    assert "DDPM" in (tmp_path / "run/eval/report.html").read_text()
+    table = invoke(evaluate.main, tmp_path / "run", "--shards", small_root, "--device", "cpu").stdout
+    assert "missing sources" in table and "real against fake" in table
+
+
+def test_what_was_not_trained_on_is_unseen(invoke: Invoke, small_root: Path, tmp_path: Path) -> None:
+    """`detection` takes every source of a shard set; of another one only those that the run knows count as seen."""
+    result = fit(small_root, tmp_path / "run", "--protocol", "detection")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    del config["data"]["n_train"]["sim-efs-gan-fir"]
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    done = invoke(evaluate.main, tmp_path / "run", "--shards", small_root, "--json", "--device", "cpu")
+    parts = {name: facts["part"] for name, facts in json.loads(done.stdout)["detection"]["sources"].items()}
+    assert parts == {"sim-efs-gan-vq": "seen", "sim-fs-gan-near": "seen", "sim-efs-gan-fir": "unseen"}
