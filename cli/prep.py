@@ -145,7 +145,7 @@ def _draw(dataset: str, root: Path, workers: int | None) -> None:
             root,
             num_workers=workers or os.cpu_count() or 1,
             progress=update,
-            settings=DemoSettings(variant=dataset),
+            settings=DemoSettings.of(dataset),
         )
 
 

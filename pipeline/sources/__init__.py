@@ -34,6 +34,25 @@ _DRAWN_LAYOUT = "split/source/identity.png with masks/, labels/ and manifest.par
 _DRAWN_LICENCE = "Apache-2.0 (drawn faces, simulated generators; no person's image)"
 
 
+_DRAWN = {  # the variants of the embedded dataset, all read with the protocols demo-*
+    "demo": "200 train, 30 val, 100 test identities; unseen simulators in test only",
+    "demo-full": "450 train, 75 val, 120 test identities, every simulator in every split, as demo-cv needs",
+    "demo-hard": "as demo, with weaker traces and every image through JPEG 75-95",
+    "demo-resized": "as demo, simulated at 512 pixels and then reduced to 224",
+}
+
+
+def _drawn(name: str, what: str) -> Dataset:
+    return Dataset(
+        name=name,
+        layout=f"{_DRAWN_LAYOUT}; {what}",
+        licence=_DRAWN_LICENCE,
+        obtain=f"nothing to download: `bmrl-prep build --dataset {name} --out ROOT` draws it",
+        walk=walk_manifest,
+        drawn=True,
+    )
+
+
 def _named(name: str) -> Dataset:
     """The set that manifests/datasets/NAME.yaml describes."""
     tree = parse_layout(manifests.load(f"datasets/{name}.yaml"), f"{name}.yaml")
@@ -50,14 +69,7 @@ def _named(name: str) -> Dataset:
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
-        Dataset(
-            name="demo",
-            layout=_DRAWN_LAYOUT,
-            licence=_DRAWN_LICENCE,
-            obtain="nothing to download: `bmrl-prep build --dataset demo --out ROOT` draws it",
-            walk=walk_manifest,
-            drawn=True,
-        ),
+        *(_drawn(name, what) for name, what in _DRAWN.items()),
         Dataset(
             name="folder",
             layout="DIR/[train|val|test/]GENERATOR/**/*.png|jpg|jpeg|webp|bmp|tif; without split folders a stable hash of the "

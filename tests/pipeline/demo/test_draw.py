@@ -1,17 +1,21 @@
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
 from PIL import Image
 
-from bmrl.pipeline.demo.draw import DemoSettings, derange, draw_demo
+from bmrl.cli.prep import main
+from bmrl.pipeline.demo.draw import VARIANTS, DemoSettings, derange, draw_demo
 from bmrl.pipeline.demo.finishes import stable_rng
 from bmrl.pipeline.demo.lookalikes import CONTROLS
 from bmrl.pipeline.demo.png import encode_png, is_whole_png, png_text, read_png
 from bmrl.pipeline.demo.simulators import SEEN, SIMULATORS, UNSEEN
+from bmrl.pipeline.sources import DATASETS
 from bmrl.pipeline.views.image import compute_image, read_source
 
 TINY = DemoSettings(num_train=2, num_val=0, num_test=3)
@@ -158,3 +162,26 @@ def test_half_a_png_is_not_whole(tmp_path: Path) -> None:
         False,
         False,
     ]
+
+
+def test_every_variant_is_a_dataset_of_its_published_size() -> None:
+    assert {name for name, dataset in DATASETS.items() if dataset.drawn} == set(VARIANTS)
+    full = DemoSettings.of("demo-full")
+    assert full.num_train + full.num_val + full.num_test == 645 and set(full.sources("train")) == {"real", *SIMULATORS}
+    for variant in ("demo", "demo-hard", "demo-resized"):
+        settings = DemoSettings.of(variant)
+        assert (settings.num_train, settings.num_val, settings.num_test) == (200, 30, 100)
+
+
+def test_the_command_draws_the_variant_it_is_asked_for(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tiny(cls: type[DemoSettings], variant: str) -> DemoSettings:
+        return cls(variant=variant, num_train=0, num_val=0, num_test=2)
+
+    monkeypatch.setattr(DemoSettings, "of", classmethod(tiny))
+    options = ("--dataset", "demo-hard", "--out", tmp_path / "shards", "--workers", 1, "--dry-run")
+    result = invoke(main, "build", *options)
+    assert result.exit_code == 0, result.output
+    stamp = json.loads((tmp_path / "shards-source/settings.json").read_text())
+    assert stamp["variant"] == "demo-hard" and not (tmp_path / "shards").exists()
