@@ -32,7 +32,7 @@ from bmrl.pipeline import ShardSet
 from bmrl.pipeline.columns import ARRAYS
 from bmrl.pipeline.export import export_tars
 from bmrl.pipeline.loader import Loader
-from bmrl.pipeline.reader import npy_header
+from bmrl.pipeline.views.codec import npy_header
 
 VIEWS = ("image", "edge", "noise", "parsing", "text")
 BATCH = 64

@@ -55,6 +55,9 @@ class AtomicFile:
         self._num_bytes += len(data)
         return len(data)
 
+    def tell(self) -> int:
+        return self._num_bytes
+
     def sync(self) -> None:
         """Flush and fsync the temporary file."""
         assert self._file is not None

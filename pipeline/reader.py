@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import sys
 import threading
@@ -18,6 +17,7 @@ import xxhash
 
 from .columns import ARRAYS, ViewPlan
 from .tars import HEADER_BYTES, Sidecar
+from .views.codec import npy_header
 
 CHECKS = ("never", "first", "always")
 _checked: set[tuple[str, str]] = set()  # (tar path, xxh3) of every shard this process has checked
@@ -178,11 +178,3 @@ def _checked_sidecar(path: Path, plan: ViewPlan, sha256: str) -> Sidecar:
     if sidecar["digest"] != plan.digest:
         raise DamagedShardError(f"{path} is of another build (digest {sidecar['digest'][:12]})")
     return sidecar
-
-
-def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """The bytes that np.save (format 1.0) writes before the data."""
-    buffer = io.BytesIO()
-    description = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, description)
-    return buffer.getvalue()

@@ -1,24 +1,26 @@
 """Writing and reading one tar of a column, with the sidecar that says what is in it and where.
 
-A column's tar is a plain POSIX tar (webdataset.TarWriter, mtime 0, no PAX headers). Its sidecar is committed after it,
-so a (view, shard) is done exactly when the sidecar carries the plan's digest and the tar has the sidecar's size.
+A column's tar is a plain POSIX tar, byte for byte what webdataset.TarWriter writes with mtime 0 (tested). Its sidecar is
+committed after it, so a (view, shard) is done exactly when the sidecar carries the plan's digest and the tar has the
+sidecar's size.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
+import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import webdataset as wds
-
 from .commit import AtomicFile, Written, checkpoint, write_json
 
 HEADER_BYTES = 512  # ustar header before each member; no PAX header ever
+COPY_BYTES = 2**22  # larger than any member
 KEY_PATTERN = re.compile(r"[a-z0-9_-]{1,90}")  # with its suffix it fits the 100 bytes of a ustar name
 
 Sidecar = dict[str, Any]
@@ -33,7 +35,9 @@ class ColumnWriter:
         self.tar_path.parent.mkdir(exist_ok=True)
         self._view, self._shard = view, shard
         self._file = AtomicFile(self.tar_path)
-        self._tar = wds.TarWriter(self._file, encoder=False, mtime=0, user="", group="")
+        sink: Any = self._file
+        # Not webdataset's own writer: it streams through blocks of 10 KiB, which took as long as hashing the content.
+        self._tar = tarfile.TarFile(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT, copybufsize=COPY_BYTES)
         self._keys: list[str] = []
         self._members: dict[str, list[list[int]]] = {}
 
@@ -43,8 +47,10 @@ class ColumnWriter:
             raise ValueError(f"key {key!r} is not of the form [a-z0-9_-]+, at most 90 characters")
         for suffix in sorted(members):
             data = members[suffix]
-            offset = int(self._tar.tarstream.offset) + HEADER_BYTES
-            self._tar.write({"__key__": key, suffix: data})
+            offset = int(self._tar.offset) + HEADER_BYTES
+            member = tarfile.TarInfo(f"{key}.{suffix}")
+            member.size, member.mode = len(data), 0o444
+            self._tar.addfile(member, io.BytesIO(data))
             self._members.setdefault(suffix, []).append([offset, len(data)])
         self._keys.append(key)
 
@@ -83,7 +89,6 @@ class ColumnWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tar.tarstream.fileobj.closed = True  # else tarfile's stream writes a trailer when it is collected
         self._file.discard()
 
 

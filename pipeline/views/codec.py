@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,16 @@ class Codec:
 
 def encode_npy(array: Array) -> bytes:
     """np.save format 1.0, C order, little-endian, no pickle."""
-    array = np.ascontiguousarray(array)
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return npy_header(little.dtype, little.shape) + little.tobytes()
+
+
+@cache
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What np.save writes before an array in C order."""
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, array.astype(array.dtype.newbyteorder("<"), copy=False), version=(1, 0))
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, fields)
     return buffer.getvalue()
 
 

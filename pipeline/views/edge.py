@@ -22,12 +22,15 @@ class EdgeParams:
     scale: int = SCALE
 
 
-def gradient_squared(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    """RGB uint8 (H, W, 3) -> dx^2 + dy^2 of the gray image, int32 (H, W), exact."""
+def gradient_squared(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """RGB uint8 (H, W, 3) -> dx^2 + dy^2 of the gray image, float32 (H, W): whole numbers below 2^24, exact."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    dx = cv2.Sobel(gray, cv2.CV_16S, 1, 0, ksize=3).astype(np.int32)
-    dy = cv2.Sobel(gray, cv2.CV_16S, 0, 1, ksize=3).astype(np.int32)
-    return dx * dx + dy * dy
+    dx = cv2.Sobel(gray, cv2.CV_32F, 1, 0, ksize=3)
+    dy = cv2.Sobel(gray, cv2.CV_32F, 0, 1, ksize=3)
+    dx *= dx
+    dy *= dy
+    dx += dy
+    return np.asarray(dx)
 
 
 def sobel_magnitude(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -38,4 +41,6 @@ def sobel_magnitude(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def compute_edge(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
     """RGB uint8 (H, W, 3) -> the stored column: sobel_magnitude * SCALE rounded to nearest, uint16 (H, W)."""
     magnitude = np.sqrt(gradient_squared(image), dtype=np.float64)
-    return np.rint(magnitude * (SCALE / 255.0)).astype(np.uint16)
+    magnitude *= SCALE / 255.0
+    np.rint(magnitude, out=magnitude)
+    return magnitude.astype(np.uint16)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from bmrl.pipeline.views.errors import UnreadableImageError
-from bmrl.pipeline.views.image import ImageParams, compute_image, read_source, resize
+from bmrl.pipeline.views.image import ImageParams, center_crop, compute_image, read_source, resize
 
 PARAMS = ImageParams()
 
@@ -154,3 +154,36 @@ def test_a_huge_image_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) 
 def test_what_cannot_be_read_has_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
         read_source(data)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("quality", [5, 75, 100])
+def test_jpegs_have_pillows_pixels(quality: int, subsampling: int, progressive: bool) -> None:
+    """Whole ones are decoded by OpenCV, ones with bytes after their end marker by Pillow."""
+    rng = np.random.default_rng(quality)
+    for width, height in ((100, 101), (333, 222), (65, 64), (97, 255)):
+        smooth = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((width, height))
+        buffer = io.BytesIO()
+        smooth.save(buffer, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
+        data = buffer.getvalue()
+        assert data.endswith(b"\xff\xd9")
+        with Image.open(io.BytesIO(data)) as image:
+            expected = center_crop(np.asarray(image))
+        assert np.array_equal(read_source(data).rgb, expected)
+        assert np.array_equal(read_source(data + b"\0\0").rgb, expected)
+
+
+def test_photographs_have_pillows_pixels(photographs: list[Path]) -> None:
+    for path in photographs:
+        with Image.open(path) as image:
+            assert np.array_equal(read_source(path.read_bytes()).rgb, center_crop(np.asarray(image.convert("RGB"))))
+
+
+def test_a_truncated_jpeg_is_refused_and_not_filled_with_gray() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    for length in (len(data) - 20, len(data) // 2, 700):
+        with pytest.raises(UnreadableImageError, match="truncated"):
+            read_source(data[:length])

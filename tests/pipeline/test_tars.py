@@ -1,0 +1,37 @@
+"""The tar of a column against webdataset's own writer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset as wds
+
+from bmrl.pipeline.tars import ColumnWriter, read_members
+
+
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_the_bytes_are_webdatasets(count: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(count)
+    samples = [
+        (f"key_{number}", {"txt": rng.bytes(int(rng.integers(0, 2000))), "edge.npy": rng.bytes(512 * number)})
+        for number in range(count)
+    ]
+    with ColumnWriter(tmp_path, "edge", "000000") as writer:
+        for key, members in samples:
+            writer.write(key, members)
+        sidecar = writer.commit(digest="d", rows=[], drops=[])
+    with wds.TarWriter(str(tmp_path / "theirs.tar"), encoder=False, mtime=0, user="", group="") as theirs:
+        for key, members in samples:
+            theirs.write({"__key__": key, **members})
+    assert (tmp_path / "edge/000000.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+    for suffix in ("txt", "edge.npy"):
+        assert read_members(tmp_path, sidecar, suffix) == [members[suffix] for _, members in samples]
+
+
+def test_an_abandoned_column_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="stop"), ColumnWriter(tmp_path, "edge", "000000") as writer:
+        writer.write("key", {"npy": bytes(5000)})
+        raise RuntimeError("stop")
+    assert list((tmp_path / "edge").iterdir()) == []
