@@ -66,6 +66,10 @@ def protocols(root: Path | None) -> None:
 @click.option("--extend", is_flag=True, help="Take in sources that are new since the plan, as new shards at the end.")
 @click.option("--replace", multiple=True, metavar="VIEW", help="Compute this column anew under other settings.")
 @click.option("--accept-duplicates", type=_PATH, metavar="FILE", help="Paths that may have copies in another split.")
+@click.option("--exclude", type=_PATH, metavar="FILE", help="Source paths or keys to leave out, one a line.")
+@click.option(
+    "--exclude-licence", "exclude_licences", multiple=True, metavar="LICENCE", help="Leave out rows of this licence."
+)
 @click.option("--seed", type=int, help="Seed of the mixing of samples over shards (default: 0).")
 @click.option("--dry-run", is_flag=True, help="Print what would be built; write nothing under ROOT.")
 @click.option("--overwrite", is_flag=True, help="Remove the shard set in ROOT first.")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .columns import VIEWS, ViewPlan, plan_edge, plan_image, plan_noise, plan_text
+from .exclude import exclude_rows
 from .finalise import still_failing
 from .parsing_plan import ParserChoice, plan_parsing_view
 from .plan import (
@@ -59,6 +60,8 @@ class BuildOptions:
     replace: tuple[str, ...] = ()
     overwrite: bool = False
     accept_duplicates: Path | None = None
+    exclude: Path | None = None
+    exclude_licences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,7 @@ def resolve(options: BuildOptions) -> Intake:
         check_root(options.source_root, options.dataset)  # before weights are fetched
     views, parser = _views(options, existing)
     walk = DATASETS[options.dataset].walk(options.source_root, Taxonomy.load(options.generators))
+    exclude_rows(walk, licences=options.exclude_licences, file=options.exclude)
     if existing is None:
         plan = new_plan(walk.rows, settings, views)
         if not plan.rows.num_rows:
