@@ -1,4 +1,8 @@
-"""What the trainer and the evaluation know of an attributor."""
+"""What the trainer and the evaluation know of an attributor.
+
+Losses that any attributor can add are modules: losses.CenterLoss (DFACC, VCC) over its features, logits and labels, and
+losses.SamplePairAttention on a vision-text similarity matrix.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ class Attributor(Protocol):
 
     config: RunConfig
     num_classes: int
-    record: dict[str, float]  # figures of the last `losses` call that are no losses, for the metrics
+    record: dict[str, Tensor]  # detached scalars of the last `losses` call that are no losses, for the metrics
     training: bool
 
     @property
@@ -50,6 +54,8 @@ class Attributor(Protocol):
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]: ...
+
+    def buffers(self) -> Iterator[Tensor]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 

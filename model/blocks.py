@@ -103,3 +103,10 @@ class MapTransformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x[:, 0]
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """torch.compile of the parts where the time goes; names and values of the weights stay. Needs a C++ compiler on CPUs."""
+    for module in model.modules():
+        if isinstance(module, ConvStack | MapTransformer):
+            module.compile()

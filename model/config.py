@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .rules import check_config
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -37,6 +39,10 @@ class ModelConfig:
     views: tuple[str, ...] = ("image", "edge", "noise")  # visual encoders that are on: AE, EE, NE
     parsing: bool = True  # PE, training only
     text: bool = True  # LE, training only
+    text_levels: tuple[int, ...] = (1, 2, 3, 4)  # of the prompts; the others are left empty
+    text_readout: str = (
+        "last"  # last: one feature, at the last end of text; levels: one a level, each aligned by itself
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +51,14 @@ class LossConfig:
 
     dfa: float = 1.0
     dfacc: float = 1.0
+    vcc: float = 0.0  # contrastive centre loss (Qi & Su 2017) instead of DFACC, Table 4
     cmc: float = 1.0
     cpc: float = 1.0
     kl: float = 1.0
     margin: float = 0.7  # m, Eq. 7
     inter_weight: float = 0.5  # lambda
+    vcc_delta: float = 1.0
+    spa: str = "off"  # sample pair attention on CMC (MFCLIP): off, batch (as released) or class
     temperature: float = 0.07  # initial tau, learnable
     kl_temperature: float = 0.5
 
@@ -80,6 +89,8 @@ class TrainConfig:
     clip_norm: float = 0.0  # gradient clipping; 0: off
     checkpoint_every: int = 200  # steps
     precision: str = "float32"  # or bfloat16 (autocast)
+    accumulate: int = 1  # parts that a batch is split into, for memory; contrastive terms and batch norm see one part
+    compile: bool = False  # torch.compile of the backbones and transformers
     seed: int = 0
 
 
@@ -136,7 +147,8 @@ SEMANTICS: dict[str, SemanticsConfig] = {
 def resolve_config(
     attributor: str, preset: str, semantics: str, overrides: Mapping[str, Any] | None = None
 ) -> RunConfig:
-    """A preset with a semantics and overrides such as {"losses.dfacc": 0, "epochs": 3}. Raises ValueError naming the key."""
+    """A preset with a semantics and overrides such as {"losses.dfacc": 0, "epochs": 3}. Raises ValueError naming the key
+    that is unknown or the settings that do not go together."""
     for name, value, known in (("preset", preset, PRESETS), ("semantics", semantics, SEMANTICS)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")
@@ -145,6 +157,7 @@ def resolve_config(
     )
     for key, value in (overrides or {}).items():
         config = _override(config, key, value)
+    check_config(config)
     return config
 
 

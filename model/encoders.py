@@ -71,14 +71,30 @@ class LanguageEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         flat, positions, valid = self._pack(tokens.long())
+        x = self._encode(flat, positions, valid[:, None, None, :])
+        return x[torch.arange(len(x), device=x.device), _last((flat == END) & valid)]
+
+    def levels(self, tokens: Tensor) -> Tensor:
+        """One feature a level, (U, 4, 77) -> (U, 4, D): each sentence attends to itself alone, so that it means the same
+        without the others. Rows of unknown levels mean nothing."""
+        flat, positions, valid = self._pack(tokens.long())
+        level = positions // CONTEXT_LENGTH  # (U, N)
+        same = level[:, None, :, None] == level[:, None, None, :]  # (U, 1, N, N)
+        x = self._encode(flat, positions, valid[:, None, None, :] & same)
+        rows = torch.arange(len(x), device=x.device)
+        ends = (flat == END) & valid
+        return torch.stack([x[rows, _last(ends & (level == k))] for k in range(NUM_LEVELS)], dim=1)
+
+    def _encode(self, flat: Tensor, positions: Tensor, allowed: Tensor) -> Tensor:
+        """ids and positions (U, N), allowed bool to broadcast to (U, 1, N, N) -> (U, N, D)."""
         length = flat.shape[1]
         x = self.embedding(flat) + self.positions[positions]
+        own = torch.eye(length, dtype=torch.bool, device=x.device)  # a padding row of `levels` would attend to nothing
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        mask = causal[None, None] & valid[:, None, None, :]  # (U, 1, N, N)
+        mask = causal & allowed | own
         for block in self.blocks:
             x = block(x, mask)
-        last = (torch.arange(length, device=x.device) * ((flat == END) & valid)).amax(dim=1)
-        return self.norm(x[torch.arange(len(x), device=x.device), last])
+        return self.norm(x)
 
     def _pack(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(U, 4, 77) -> ids, positions and validity, each (U, N)."""
@@ -92,6 +108,11 @@ class LanguageEncoder(nn.Module):
         valid = (within & known).reshape(flat.shape)
         order = torch.argsort((~valid).int(), dim=1, stable=True)[:, : max(1, int(valid.sum(dim=1).max()))]
         return flat.gather(1, order), order, valid.gather(1, order)
+
+
+def _last(chosen: Tensor) -> Tensor:
+    """bool (U, N) -> the last place of each row that is chosen, (U,); 0 where none is."""
+    return (torch.arange(chosen.shape[1], device=chosen.device) * chosen).amax(dim=1)
 
 
 def _map_transformer(shape: tuple[int, int, int], config: ModelConfig, tokens: int) -> MapTransformer:

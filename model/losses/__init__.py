@@ -1,7 +1,18 @@
 """The losses, one idea a file. Every function takes float tensors and returns a float32 scalar."""
 
+from .centers import CenterLoss
 from .contrastive import contrastive_loss
 from .dfacc import DfaccTerms, contrastive_center_loss, dfacc_loss, dfacc_terms
 from .kl import kl_loss
+from .spa import SamplePairAttention
 
-__all__ = ["DfaccTerms", "contrastive_center_loss", "contrastive_loss", "dfacc_loss", "dfacc_terms", "kl_loss"]
+__all__ = [
+    "CenterLoss",
+    "DfaccTerms",
+    "SamplePairAttention",
+    "contrastive_center_loss",
+    "contrastive_loss",
+    "dfacc_loss",
+    "dfacc_terms",
+    "kl_loss",
+]

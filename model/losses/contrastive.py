@@ -10,14 +10,23 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
 
-def contrastive_loss(first: Tensor, second: Tensor, scale: Tensor | float, *, groups: Tensor | None = None) -> Tensor:
+def contrastive_loss(
+    first: Tensor,
+    second: Tensor,
+    scale: Tensor | float,
+    *,
+    groups: Tensor | None = None,
+    pair_weights: Tensor | None = None,
+) -> Tensor:
     """Mean of both directions of InfoNCE over cosine similarities.
 
     first, second float (B, D): row i of one belongs to row i of the other. scale: 1 / temperature. groups int64 (B,):
     rows of one group are positives of each other (uniform targets, for samples that share a prompt); None means that
-    each row's only positive is its own (one-hot targets).
+    each row's only positive is its own (one-hot targets). pair_weights float (B, B) multiply the logits (SPA, MFCLIP Eq. 7).
     """
     logits = scale * normalize(first.float(), dim=1) @ normalize(second.float(), dim=1).T  # (B, B)
+    if pair_weights is not None:
+        logits = logits * pair_weights
     if groups is None:
         targets = torch.eye(logits.shape[0], device=logits.device)
     else:

@@ -26,13 +26,17 @@ class RunError(ValueError):
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Temporary name, fsync, rename."""
+    """Temporary name, fsync, rename. What a full disk took of it is removed again."""
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -90,7 +94,7 @@ class Checkpoints:
         write_atomic(moments, save(_moments(optimizer, names)))
         write_json(self.run / "state.json", {**state, "weights": weights.name, "optimizer": moments.name})
         self._link_last(weights)
-        for old in self.folder.glob("*.safetensors"):
+        for old in self.folder.iterdir():  # earlier checkpoints, and temporary files of a process that was killed
             if old.name not in (weights.name, moments.name):
                 old.unlink()
 
@@ -131,4 +135,4 @@ def _load_moments(optimizer: torch.optim.Optimizer, names: list[str], tensors: M
     for key, tensor in tensors.items():
         kind, name = key.split("/", 1)
         parameter = by_name[name]
-        optimizer.state[parameter][kind] = tensor if kind == "step" else tensor.to(parameter.device)
+        optimizer.state[parameter][kind] = tensor.to(parameter.device)

@@ -6,23 +6,27 @@ for bit on a CPU: flips are drawn from (seed, step), learning rates computed fro
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ..attributor import Attributor
 from ..config import LossConfig, TrainConfig
 from ..inputs import Batch, flip, to_device
 from .checkpoint import Checkpoints, save_weights
+from .distributed import World, any_of, average, average_gradients, wait_for_all
+from .metrics import MetricsLog, open_metrics
+from .optimizer import learning_rate, make_optimizer
 
 
 class TrainingError(RuntimeError):
@@ -57,7 +61,11 @@ class Step:
 
 
 class Trainer:
-    """Trains one attributor into one run directory."""
+    """Trains one attributor into one run directory; with others where the world has several processes.
+
+    A batch of the settings is one optimizer step: `train.accumulate` splits it into parts and the world into shares.
+    Contrastive terms, DFACC's pairs and batch norm see one part of one share.
+    """
 
     def __init__(
         self,
@@ -67,8 +75,9 @@ class Trainer:
         validation: Callable[[], Iterable[Batch]],
         run: Path,
         device: torch.device,
+        world: World = World(),  # noqa: B008  # frozen
     ) -> None:
-        self.model, self.run, self.device = model, run, device
+        self.model, self.run, self.device, self.world = model, run, device, world
         self.config: TrainConfig = model.config.train
         self.weights: LossConfig = model.config.losses
         self._train, self._validation = train, validation
@@ -79,17 +88,23 @@ class Trainer:
             )
         self._names, self.optimizer = make_optimizer(model, self.config)
         self._checkpoints = Checkpoints(run)
+        self._saved_step: int | None = None
         self._best_nll = math.inf
         self._stop = False
 
     def fit(self, *, resume: bool, on_step: Callable[[Step], None], on_epoch: Callable[[dict[str, Any]], None]) -> bool:
         """Train to the last epoch; False where a signal ended it early (the state is saved). Raises TrainingError."""
         step = self._restore() if resume else 0
+        if self._train.epoch >= self.config.epochs:
+            return True
         total = self.config.epochs * self._steps_per_epoch
-        _cut_metrics(self.run / "metrics.jsonl", step, self._train.epoch)
         previous = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGINT)}
         try:
-            with (self.run / "metrics.jsonl").open("a") as metrics:
+            with ExitStack() as stack:
+                metrics: MetricsLog | None = None
+                if self.world.writes:
+                    with self._writing():
+                        metrics = stack.enter_context(open_metrics(self.run, step, self._train.epoch))
                 while self._train.epoch < self.config.epochs and not self._stop:
                     step = self._epoch(step, total, metrics, on_step, on_epoch)
         finally:
@@ -101,68 +116,133 @@ class Trainer:
         self,
         step: int,
         total: int,
-        metrics: Any,
+        metrics: MetricsLog | None,
         on_step: Callable[[Step], None],
         on_epoch: Callable[[dict[str, Any]], None],
     ) -> int:
         epoch = self._train.epoch
         self.model.train()
+        ended = time.perf_counter()
         for batch in self._train:
-            start = time.perf_counter()
-            record = self._step(batch, step, epoch)
+            received = time.perf_counter()
+            record = self._step(batch, step)
             step += 1
-            samples = len(batch["key"])
-            record |= {"step": step, "epoch": epoch, "samples_per_s": samples / (time.perf_counter() - start)}
-            _write_line(metrics, record)
-            on_step(Step(step, total, epoch, record["loss"], record.get("accuracy", math.nan), samples))
+            now = time.perf_counter()
+            samples = len(batch["key"]) * self.world.size
+            clocks = {"samples_per_s": samples / (now - ended), "loader_wait_s": received - ended}
+            record = {"step": step, "epoch": epoch, **record, **clocks}
+            if metrics is not None:
+                with self._writing():
+                    metrics.write(record)
+                on_step(Step(step, total, epoch, record["loss"], record.get("accuracy", math.nan), samples))
+            self._stop = any_of(self._stop, self.world, self.device)
             last = step % self._steps_per_epoch == 0
             if self._stop or (step % self.config.checkpoint_every == 0 and not last):
                 self._save(step)
             if self._stop:
                 return step
+            ended = time.perf_counter()
         self.model.end_epoch()
-        summary = {"epoch": epoch, **self.evaluate()}
-        _write_line(metrics, summary)
-        if summary["val_nll"] < self._best_nll or not summary["val_n"]:  # without validation rows: the last epoch
-            self._best_nll = summary["val_nll"]
-            save_weights(self.model, self.run / "best.safetensors")
-        self._save(step)
-        on_epoch(summary)
+        self._check_weights(step)
+        if metrics is not None:
+            summary = {"epoch": epoch, **self.evaluate()}
+            with self._writing():
+                metrics.write(summary)
+                # Without validation rows: the last epoch.
+                if summary["val_nll"] < self._best_nll or not summary["val_n"]:
+                    self._best_nll = summary["val_nll"]
+                    save_weights(self.model, self.run / "best.safetensors")
+            self._save(step)
+            on_epoch(summary)
+        wait_for_all(self.world)
         return step
 
-    def _step(self, batch: Batch, step: int, epoch: int) -> dict[str, Any]:
-        batch = to_device(batch, self.device)
-        if self.config.flip:
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-            batch = flip(batch, (torch.rand(len(batch["key"]), generator=generator) < 0.5).to(self.device))
+    def _step(self, batch: Batch, step: int) -> dict[str, float]:
+        batch = self._flipped(to_device(batch, self.device), step)
         rate = learning_rate(self.config, step, self._steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         try:
-            with self._autocast():
-                terms = self.model.losses(batch)
-            loss = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
-            if not bool(torch.isfinite(loss)):
-                raise TrainingError(
-                    f"the loss is {float(loss.detach())} at step {step + 1} ("
-                    + ", ".join(f"{name} {float(term.detach()):.3g}" for name, term in terms.items())
-                    + "); go on from the last checkpoint with --resume and a smaller --set lr"
-                )
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-        except torch.OutOfMemoryError:
+            figures = self._backward(batch)
+            average_gradients(self.model.parameters(), self.world)
+            figures["grad_norm"] = self._gradient_norm()
+            record = self._read(figures)
+            self._check_figures(record, step)
+            self.optimizer.step()
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if not _is_out_of_memory(error):
+                raise
             raise TrainingError(
-                f"out of GPU memory at batch size {self.config.batch_size}; use a smaller --batch-size or --preset small"
+                f"out of memory on {self.device.type} at step {step + 1} with batches of {self.config.batch_size}; train into "
+                f"another --out with --set accumulate={2 * self.config.accumulate}, a smaller --batch-size or a smaller --preset"
             ) from None
-        norm = clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
-        self.optimizer.step()
-        return {
-            "loss": float(loss.detach()),
-            **{f"loss_{name}": float(term.detach()) for name, term in terms.items()},
-            **self.model.record,
-            "lr": rate,
-            "grad_norm": float(norm),
-        }
+        average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()], self.world)
+        return {**record, "lr": rate}
+
+    def _flipped(self, batch: Batch, step: int) -> Batch:
+        """Drawn for the whole batch from (seed, step); each process takes its share."""
+        if not self.config.flip:
+            return batch
+        share = len(batch["key"])
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        chosen = torch.rand(share * self.world.size, generator=generator) < 0.5
+        return flip(batch, chosen[self.world.rank * share :][:share].to(self.device))
+
+    def _backward(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of the batch, part by part; the means of the parts' figures."""
+        parts = split(batch, self.config.accumulate)
+        sums: dict[str, Tensor] = {}
+        for part in parts:
+            with self._autocast():
+                terms = self.model.losses(part)
+            loss = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
+            (loss / len(parts)).backward()
+            named = {f"loss_{name}": term for name, term in terms.items()}
+            for name, figure in {"loss": loss, **named, **self.model.record}.items():
+                sums[name] = sums.get(name, 0.0) + figure.detach().float()
+        return {name: figure / len(parts) for name, figure in sums.items()}
+
+    def _gradient_norm(self) -> Tensor:
+        """The norm before clipping, float32 scalar."""
+        if self.config.clip_norm:
+            return clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        return get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+
+    def _read(self, figures: dict[str, Tensor]) -> dict[str, float]:
+        """One transfer from the device for all figures; their means over the processes."""
+        stacked = torch.stack([figure.float().reshape(()) for figure in figures.values()])
+        average([stacked], self.world)
+        return dict(zip(figures, stacked.tolist(), strict=True))
+
+    def _check_figures(self, record: dict[str, float], step: int) -> None:
+        """Before the optimizer's step, so that the weights are still those of the last step."""
+        what = None
+        if not math.isfinite(record["loss"]):
+            terms = ", ".join(
+                f"{name.removeprefix('loss_')} {v:.3g}" for name, v in record.items() if name[:5] == "loss_"
+            )
+            what = f"the loss is {record['loss']} at step {step + 1} ({terms})"
+        elif not math.isfinite(record["grad_norm"]):
+            what = f"the gradient exploded: its norm is {record['grad_norm']} at step {step + 1} (loss {record['loss']:.3g})"
+        if what:
+            raise TrainingError(f"{what}; {self._next_step()}")
+
+    def _check_weights(self, step: int) -> None:
+        """A checkpoint never holds what cannot be trained on."""
+        finite = [(name, t.isfinite().all()) for name, t in self.model.state_dict().items() if t.is_floating_point()]
+        bad = [name for name, fine in finite if not bool(fine)]
+        if bad:
+            raise TrainingError(
+                f"{len(bad)} of {len(finite)} weight tensors are not finite after step {step}, such as {bad[0]}; "
+                + self._next_step()
+            )
+
+    def _next_step(self) -> str:
+        kept = (
+            f"the checkpoint of step {self._saved_step} is whole" if self._saved_step else "there is no checkpoint yet"
+        )
+        return f"{kept}; train into another --out with a smaller --set lr=... or with --set clip_norm=1"
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -187,9 +267,29 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def _save(self, step: int) -> None:
+        self._check_weights(step)
+        if not self.world.writes:
+            return
         state = {"step": step, "loader": self._train.state_dict(), "best_val_nll": _json_number(self._best_nll)}
         # Within `for batch in loader` the last batch of an epoch is consumed, but the loader's epoch not yet advanced.
-        self._checkpoints.save(self.model, self.optimizer, self._names, state)
+        with self._writing():
+            self._checkpoints.save(self.model, self.optimizer, self._names, state)
+        self._saved_step = step
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A full disk, or a folder that is gone, in one sentence."""
+        try:
+            yield
+        except OSError as error:
+            kept = (
+                f"the checkpoint of step {self._saved_step} is whole"
+                if self._saved_step
+                else "there is no checkpoint yet"
+            )
+            raise TrainingError(
+                f"{error.filename or self.run} cannot be written: {error.strerror}; {kept}; make room, then go on with --resume"
+            ) from error
 
     def _restore(self) -> int:
         state = self._checkpoints.load(self.model, self.optimizer, self._names)
@@ -197,64 +297,27 @@ class Trainer:
             return 0
         self._train.load_state_dict(state["loader"])
         self._best_nll = math.inf if state["best_val_nll"] is None else state["best_val_nll"]
-        return int(state["step"])
+        self._saved_step = int(state["step"])
+        return self._saved_step
 
     def _request_stop(self, *_: object) -> None:
         self._stop = True
 
 
-def make_optimizer(model: Attributor, config: TrainConfig) -> tuple[list[str], torch.optim.Optimizer]:
-    """Parameter names in the optimizer's order, and the optimizer; `undecayed` parameters get no weight decay."""
-    spared = model.undecayed()
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [(name, p) for name, p in named if name not in spared]
-    free = [(name, p) for name, p in named if name in spared]
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    if config.optimizer not in kinds:
-        raise TrainingError(f"unknown optimizer {config.optimizer!r}; known are {', '.join(kinds)}")
-    groups = [
-        {"params": [p for _, p in decayed], "weight_decay": config.weight_decay},
-        {"params": [p for _, p in free], "weight_decay": 0.0},
-    ]
-    return [name for name, _ in (*decayed, *free)], kinds[config.optimizer](groups, lr=config.lr)
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """Equal consecutive parts of a batch. Raises ValueError where they would not be equal."""
+    count = len(batch["key"])
+    if count % parts:
+        raise ValueError(
+            f"{count} samples cannot be split into {parts} equal parts; change train.accumulate or the batch size"
+        )
+    size = count // parts
+    return [{k: v[i * size : (i + 1) * size] for k, v in batch.items()} for i in range(parts)]
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The rate of step 0, 1, ...: step (the paper's StepLR), cosine with one epoch of warm-up, or constant."""
-    epoch = step // steps_per_epoch
-    if config.schedule == "step":
-        return config.lr * 0.1 ** (epoch // config.step_epochs)
-    if config.schedule == "cosine":
-        warm = min(steps_per_epoch, config.epochs * steps_per_epoch // 10 + 1)
-        if step < warm:
-            return config.lr * (step + 1) / warm
-        share = (step - warm) / max(1, config.epochs * steps_per_epoch - warm)
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * share))
-    if config.schedule == "constant":
-        return config.lr
-    raise TrainingError(f"unknown schedule {config.schedule!r}; known are step, cosine, constant")
-
-
-def _write_line(file: Any, record: dict[str, Any]) -> None:
-    file.write(json.dumps(record) + "\n")
-    file.flush()
-
-
-def _cut_metrics(path: Path, step: int, epoch: int) -> None:
-    """Drop the lines after the checkpoint: steps beyond it, and validations of epochs not finished by it."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # a line torn by the crash
-        if record["step"] <= step if "step" in record else record["epoch"] < epoch:
-            kept.append(line + "\n")
-    temporary = path.with_name(".tmp-metrics.jsonl")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """The CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _json_number(value: float) -> float | None:

@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 from bmrl.model import build
 from bmrl.model.config import TrainConfig
 from bmrl.model.training.checkpoint import RunError, load_weights, save_weights
-from bmrl.model.training.trainer import Step, Trainer, TrainingError, learning_rate, make_optimizer
+from bmrl.model.training.optimizer import learning_rate, make_optimizer
+from bmrl.model.training.trainer import Step, Trainer, TrainingError
 from bmrl.pipeline.shardset import ShardSet
 
 CPU = torch.device("cpu")
+CLOCKS = ("samples_per_s", "loader_wait_s")
 
 
 def ignore(_: Any) -> None:
@@ -52,7 +54,7 @@ def make(tiny: dict[str, Any], small_set: ShardSet, small_protocol: str) -> Call
 def steps(run: Path) -> list[dict[str, Any]]:
     """Lines of training steps without what a clock decides."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "samples_per_s"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in lines]
 
 
 class Crash(Exception):
@@ -122,9 +124,9 @@ def test_a_crash_before_the_first_checkpoint_starts_anew(make: Callable[..., Tra
 
 def test_a_finished_run_stays_as_it_is(make: Callable[..., Trainer], tmp_path: Path) -> None:
     assert make(tmp_path / "a", epochs=1).fit(resume=False, on_step=ignore, on_epoch=ignore)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()}
+    before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
     assert make(tmp_path / "a", epochs=1).fit(resume=True, on_step=ignore, on_epoch=ignore)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.is_file()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()} == before
 
 
 def test_metrics_lines_and_learning(make: Callable[..., Trainer], tmp_path: Path) -> None:
@@ -180,7 +182,8 @@ def test_a_loss_that_is_not_finite_ends_in_a_sentence(make: Callable[..., Traine
             with torch.no_grad():
                 trainer.model.get_parameter("head.1.weight").fill_(math.nan)
 
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 4 \(dfa nan, .*--resume and a smaller --set lr"):
+    words = r"the loss is nan at step 4 \(dfa nan, .*the checkpoint of step 2 is whole; .*another --out with a smaller --set lr"
+    with pytest.raises(TrainingError, match=words):
         trainer.fit(resume=False, on_step=poison, on_epoch=ignore)
     saved = load_file(tmp_path / "run/last.safetensors")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values()), "the last checkpoint is sound"
@@ -239,8 +242,6 @@ def test_learning_rates() -> None:
     assert rates[0] < rates[warm] == 1.0 and rates[:warm] == sorted(rates[:warm])
     assert rates[warm:] == sorted(rates[warm:], reverse=True) and 0 < rates[-1] < 0.01
     assert learning_rate(TrainConfig(schedule="constant"), 999, 10) == 1e-4
-    with pytest.raises(TrainingError, match="unknown schedule 'linear'; known are step, cosine, constant"):
-        learning_rate(TrainConfig(schedule="linear"), 0, 10)
 
 
 def test_weight_decay_spares_what_the_model_names(tiny: dict[str, Any]) -> None:
@@ -254,5 +255,3 @@ def test_weight_decay_spares_what_the_model_names(tiny: dict[str, Any]) -> None:
             id(p) for name, p in model.named_parameters() if name in model.undecayed()
         }
         assert bool(free["params"]) == (semantics == "sound")
-    with pytest.raises(TrainingError, match="unknown optimizer 'sgd'; known are adam, adamw"):
-        make_optimizer(model, TrainConfig(optimizer="sgd"))

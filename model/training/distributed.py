@@ -1,0 +1,83 @@
+"""Several processes that train one model: `torchrun --no-python --nproc-per-node N bmrl-train ...`.
+
+Gradients and running statistics are averaged in one flat all-reduce each after the backward pass, so the weights of all
+processes are equal bit for bit; DistributedDataParallel would need `forward`, and a search for parameters that a step
+does not use (centres in the first epoch, levels of text that are left out).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def writes(self) -> bool:
+        """One process alone writes the run."""
+        return self.rank == 0
+
+
+def join(device: torch.device) -> World:
+    """The world that torchrun's environment names; without it, this process alone."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return World()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(rank=dist.get_rank(), size=dist.get_world_size())
+
+
+def leave() -> None:
+    """End the process group where there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def average(tensors: Sequence[Tensor], world: World) -> None:
+    """Each float tensor becomes its mean over the processes, in place."""
+    if world.size == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= world.size
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.detach().copy_(mean.view_as(tensor))
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter], world: World) -> None:
+    """As `average` for gradients; one that no process has stays None, one that some lack counts as zeros there."""
+    if world.size == 1:
+        return
+    trained = [p for p in parameters if p.requires_grad]
+    used = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
+    dist.all_reduce(used)
+    shared = [p for p, count in zip(trained, used.tolist(), strict=True) if count]
+    for parameter in shared:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    average([p.grad for p in shared if p.grad is not None], world)
+
+
+def any_of(flag: bool, world: World, device: torch.device) -> bool:
+    """Whether it is true in one of the processes; all get the same answer, so that all stop after the same step."""
+    if world.size == 1:
+        return flag
+    count = torch.tensor(float(flag), device=device)
+    dist.all_reduce(count)
+    return bool(count > 0)
+
+
+def wait_for_all(world: World) -> None:
+    if world.size > 1:
+        dist.barrier()

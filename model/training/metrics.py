@@ -1,0 +1,80 @@
+"""metrics.jsonl, one line a step and one a validation, and the same figures as a TensorBoard event file."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from . import events
+from .checkpoint import write_atomic
+
+NAME = "metrics.jsonl"
+EVENTS = "tensorboard/events.out.tfevents.bmrl"
+
+
+class MetricsLog:
+    """Appends to a run's metrics; nothing is buffered, so a line is written whole or the error comes at once."""
+
+    def __init__(self, run: Path) -> None:
+        self._lines: BinaryIO = (run / NAME).open("ab", buffering=0)
+        self._events: BinaryIO = (run / EVENTS).open("ab", buffering=0)
+        self._step = 0
+
+    def write(self, record: dict[str, Any]) -> None:
+        """record: `step` for a training step, none for a validation."""
+        _write(self._lines, (json.dumps(record) + "\n").encode())
+        self._step = record.get("step", self._step)
+        _write(self._events, _event(record, self._step))
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lines.close()
+        self._events.close()
+
+
+def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
+    """The log of a run that stands at a checkpoint: lines after it are dropped, steps beyond it and validations of epochs
+    not finished by it; the event file is written anew from what is left."""
+    lines, kept = _read(run / NAME), []
+    for line, record in lines:
+        if record is not None and (record["step"] <= step if "step" in record else record["epoch"] < epoch):
+            kept.append((line, record))
+    if len(kept) < len(lines):
+        write_atomic(run / NAME, b"".join(line for line, _ in kept))
+    (run / EVENTS).parent.mkdir(exist_ok=True)
+    at, data = 0, [events.header()]
+    for _, record in kept:
+        at = record.get("step", at)
+        data.append(_event(record, at))
+    write_atomic(run / EVENTS, b"".join(data))
+    return MetricsLog(run)
+
+
+def _read(path: Path) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """Lines with their records; None for one that a crash tore."""
+    found: list[tuple[bytes, dict[str, Any] | None]] = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        try:
+            found.append((line, json.loads(line) if line.endswith(b"\n") else None))
+        except ValueError:
+            found.append((line, None))
+    return found
+
+
+def _event(record: dict[str, Any], step: int) -> bytes:
+    part = "train" if "step" in record else "validation"
+    values = {f"{part}/{name}": float(value) for name, value in record.items() if name != "step"}
+    return events.scalars(step, {tag: value for tag, value in values.items() if math.isfinite(value)})
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
