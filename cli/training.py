@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
@@ -18,10 +20,13 @@ from tqdm import tqdm
 
 from ..model import from_config
 from ..model.attributor import Attributor
-from ..model.config import RunConfig, config_to_json
+from ..model.blocks import compile_blocks
+from ..model.config import PRESETS, RunConfig, config_to_json
 from ..model.evaluation.evaluate import collect
 from ..model.evaluation.scores import fit_temperature, threshold_for_acceptance
+from ..model.rules import check_config
 from ..model.training.checkpoint import RunError, load_weights, write_json
+from ..model.training.distributed import World, join, leave, wait_for_all
 from ..model.training.run import Run, read_run, write_run
 from ..model.training.trainer import Step, Trainer, TrainingError
 from ..pipeline.device_loader import DeviceLoader
@@ -58,13 +63,26 @@ def choose_device(name: str | None) -> torch.device:
 def train(shard_set: ShardSet, request: TrainRequest) -> bool:
     """Train to the end and calibrate; False where a signal stopped it."""
     device = choose_device(request.device)
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    world = join(device)
+    try:
+        return _train(shard_set, request, device, world)
+    finally:
+        leave()
+
+
+def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, world: World) -> bool:
     selected = shard_set.select(protocol=request.protocol, part="seen" if request.protocol else None)
-    _say_missing(selected)
+    if world.writes:
+        _say_missing(selected)
     train_rows, val_rows = selected.select(split="train"), selected.select(split="val")
     if len(train_rows) == 0:
         raise TrainingError(f"{shard_set.root} has no training rows for these classes; build the train split")
+    config = _with_patch_size(request.config, shard_set)
     run = Run(
-        config=request.config,
+        config=config,
         classes=train_rows.classes,
         protocol=request.protocol_name,
         data={
@@ -76,16 +94,29 @@ def train(shard_set: ShardSet, request: TrainRequest) -> bool:
             "missing_sources": list(selected.missing_sources),
         },
     )
-    _prepare_folder(request, run)
-    torch.manual_seed(request.config.train.seed)
-    model = from_config(request.config, train_rows.classes)
+    settings = config.train
+    torch.manual_seed(settings.seed)
+    try:
+        model = from_config(config, train_rows.classes)
+    except ValueError as error:
+        raise WrongUseError(str(error)) from error
+    share = _share(settings.batch_size, settings.accumulate, world)
+    if world.writes:
+        _prepare_folder(request.out, run, resume=request.resume)
+    wait_for_all(world)
     model.to(device)
     _use_channels_last(model)
-    config = request.config.train
+    if settings.compile:
+        compile_blocks(model)  # type: ignore[arg-type]
     try:
         on_cuda = device.type == "cuda"
         loader = train_rows.loader(
-            views=model.training_views, batch_size=config.batch_size, seed=config.seed, pin_memory=on_cuda
+            views=model.training_views,
+            batch_size=share,
+            seed=settings.seed,
+            rank=world.rank,
+            world_size=world.size,
+            pin_memory=on_cuda,
         )
     except ValueError as error:
         raise TrainingError(str(error)) from error
@@ -94,23 +125,50 @@ def train(shard_set: ShardSet, request: TrainRequest) -> bool:
         return val_rows.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
 
     train = DeviceLoader(loader, device) if on_cuda else loader
-    trainer = Trainer(model, train=train, validation=validation, run=request.out, device=device)
-    with tqdm(desc="training", unit="samples", mininterval=0.5, smoothing=0.05) as bar:
-        bar.total = config.epochs * len(loader) * config.batch_size
+    trainer = Trainer(model, train=train, validation=validation, run=request.out, device=device, world=world)
+    with tqdm(desc="training", unit="samples", mininterval=0.5, smoothing=0.05, disable=not world.writes) as bar:
+        bar.total = settings.epochs * len(loader) * settings.batch_size
         finished = trainer.fit(resume=request.resume, on_step=lambda step: _show(bar, step), on_epoch=_say_epoch)
-    if finished:
+    if finished and world.writes:
         _calibrate(model, request.out, validation(), device)
         click.echo(str(request.out))
     return finished
 
 
-def _prepare_folder(request: TrainRequest, run: Run) -> None:
-    out = request.out
+def _with_patch_size(config: RunConfig, shard_set: ShardSet) -> RunConfig:
+    """The noise patch has the size that the shards have; raises WrongUseError where another one was asked for."""
+    if "noise" not in shard_set.views:
+        return config
+    stored = int(shard_set.views["noise"]["shape"][-1])
+    asked = config.model.patch_size
+    if asked not in (stored, PRESETS[config.preset].model.patch_size):
+        raise WrongUseError(f"model.patch_size {asked}: {shard_set.root} holds noise patches of {stored} pixels")
+    changed = dataclasses.replace(config, model=dataclasses.replace(config.model, patch_size=stored))
+    try:
+        check_config(changed)
+    except ValueError as error:
+        raise WrongUseError(str(error)) from error
+    return changed
+
+
+def _share(batch_size: int, parts: int, world: World) -> int:
+    """Of a batch, what one process gets."""
+    if batch_size % (world.size * parts) or batch_size < 2 * world.size * parts:
+        raise WrongUseError(
+            f"a batch of {batch_size} cannot be shared by {world.size} processes in {parts} parts each, of 2 samples or more"
+        )
+    return batch_size // world.size
+
+
+def _prepare_folder(out: Path, run: Run, *, resume: bool) -> None:
     if out.exists() and not out.is_dir():
         raise WrongUseError(f"--out {out} is a file")
     if (out / "config.json").exists():
-        if not request.resume:
+        if not resume:
             raise WrongUseError(f"{out} holds a run already; go on with --resume, or give another --out")
+        if not (out / "state.json").exists():  # no checkpoint yet: nothing is lost with other settings
+            write_run(out, run, versions())
+            return
         before = read_run(out)
         for what, old, new in (
             ("class list", before.classes, run.classes),
