@@ -10,10 +10,20 @@ from bmrl.model.config import PRESETS, SEMANTICS, config_from_json, config_to_js
 
 
 def test_the_papers_values_are_the_defaults_of_paper() -> None:
+    """BMRL, section IV-A: every number that it gives, and nothing that it does not do."""
     config = resolve_config("bmrl", "paper", "strict")
-    assert (config.model.dim, config.model.depth, config.model.text_depth) == (512, 6, 6)
-    assert (config.losses.margin, config.losses.inter_weight, config.losses.kl_temperature) == (0.7, 0.5, 0.5)
-    assert (config.train.lr, config.train.batch_size, config.train.optimizer) == (1e-4, 32, "adam")
+    model, losses, train = config.model, config.losses, config.train
+    assert (model.depth, model.text_depth, model.patch_size, model.dim) == (6, 6, 112, 512)  # Q, L, p, d
+    assert (model.widths[-1], 224 // 2 ** len(model.widths), model.tokens) == (512, 7, 1)  # c, h = w
+    assert sum(model.convs) == 17 and not model.strided_stem and not model.highpass_stem  # CViT's backbone
+    assert model.views == ("image", "edge", "noise") and model.parsing and model.text
+    assert (model.text_levels, model.text_readout) == ((1, 2, 3, 4), "last")
+    assert (losses.inter_weight, losses.margin) == (0.5, 0.7)  # lambda, m
+    assert (losses.dfa, losses.dfacc, losses.cmc, losses.cpc, losses.kl) == (1, 1, 1, 1, 1)  # Eq. 12
+    assert (losses.vcc, losses.spa, losses.temperature, losses.kl_temperature) == (0, "off", 0.07, 0.5)
+    assert (train.batch_size, train.lr, train.weight_decay, train.optimizer) == (32, 1e-4, 1e-3, "adam")
+    assert (train.schedule, train.step_epochs, train.flip, train.clip_norm) == ("step", 15, False, 0)
+    assert (train.precision, train.accumulate) == ("float32", 1)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
