@@ -68,7 +68,7 @@ def spread_rows(shard_set: ShardSet, count: int) -> list[int]:
 def view_pictures(shard_set: ShardSet, rows: list[int]) -> list[dict[str, Picture]]:
     """view -> RGB uint8 (224, 224, 3) for each row, as a person can see it."""
     views = [view for view in _VIEWS if view in shard_set.views]
-    selected = _subset(shard_set, rows)
+    selected = shard_set.take(np.array(rows, dtype=np.int64))
     pictures: list[dict[str, Picture]] = []
     loader = selected.loader(
         views=[v for v in views if v != "text"], batch_size=len(rows), shuffle=False, num_threads=0
@@ -79,12 +79,6 @@ def view_pictures(shard_set: ShardSet, rows: list[int]) -> list[dict[str, Pictur
             sentences = shard_set.document["prompts"].get(generator, {}).get("sentences", [])
             pictures.append({view: _picture(view, stored.get(view), sentences) for view in views})
     return pictures
-
-
-def _subset(shard_set: ShardSet, rows: list[int]) -> ShardSet:
-    import dataclasses
-
-    return dataclasses.replace(shard_set, index=shard_set.index.take(rows).combine_chunks())
 
 
 def _picture(view: str, stored: Any, sentences: list[str]) -> Picture:

@@ -167,6 +167,10 @@ class ShardSet:
             raise ShardSetError("part= needs protocol=: it is the protocol that says what is seen")
         return dataclasses.replace(self, index=rows.combine_chunks(), classes=classes, protocol=chosen)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> ShardSet:
+        """The rows of those numbers, in that order."""
+        return dataclasses.replace(self, index=self.index.take(pa.array(rows)).combine_chunks())
+
     def _known_kinds(self) -> list[str]:
         """Sources that a protocol over all of them takes: one of unknown kind is neither real nor fake."""
         return [name for name, facts in self.document["generators"].items() if facts["kind"] != "unknown"]
