@@ -184,9 +184,10 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
 def info(root: Path, as_json: bool) -> None:
     """Counts, bytes, digests, licences and the leak audit of a shard set."""
     from ..pipeline.info import describe, render
+    from ..pipeline.reader import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
 
-    with sentences(failed=(ShardSetError,)):
+    with sentences(failed=(ShardSetError, DamagedShardError, OSError)):
         document = describe(ShardSet.open(root))
     click.echo(json.dumps(document, indent=2) if as_json else render(document))
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
-import numpy as np
-
+from .demo.provenance import describe_simulators
 from .shardset import ShardSet
-
-# An attribute whose best single guess of the source beats chance by this much tells sources apart by itself.
-LEAK_MARGIN = 0.10
 
 
 def describe(shard_set: ShardSet) -> dict[str, Any]:
     """One JSON-ready document."""
+    from .audit import audit  # scikit-learn
+
     document = shard_set.document
-    rows = shard_set.index.select(
-        ["split", "generator", "kind", "family", "source_width", "source_height", "source_format", "source_quality"]
-    ).to_pylist()
-    warnings = [*_audit_warnings(rows), *_parser_warnings(shard_set)]
+    rows = shard_set.index.select(["split", "generator", "kind", "family", "licence", "synthetic"]).to_pylist()
+    audited = audit(shard_set)
+    warnings = [*audited.pop("warnings"), *_parser_warnings(shard_set)]
     return {
         "root": str(shard_set.root),
         "name": document["name"],
@@ -31,6 +28,18 @@ def describe(shard_set: ShardSet) -> dict[str, Any]:
         "per_family": _count(rows, "family"),
         "per_generator": document["counts"]["per_generator"],
         "generators": document["generators"],
+        "provenance": {
+            "licences": _count(rows, "licence"),
+            "per_generator": {
+                name: {
+                    "licences": _count(of_source, "licence"),
+                    "synthetic": sum(row["synthetic"] for row in of_source),
+                }
+                for name, of_source in _by_source(rows).items()
+            },
+            "simulators": describe_simulators(document["name"], document["generators"]),
+            "per_row": "index.parquet: source_path, source_sha256, licence, synthetic",
+        },
         "views": {
             name: {
                 "bytes": sum(shard["bytes"][name] for shard in document["shards"]),
@@ -43,7 +52,7 @@ def describe(shard_set: ShardSet) -> dict[str, Any]:
         },
         "shards": len(document["shards"]),
         "root_digest": shard_set.root_digest,
-        "audit": _audit(rows),
+        "audit": audited,
         "warnings": warnings,
     }
 
@@ -67,11 +76,70 @@ def render(document: dict[str, Any]) -> str:
     lines += ["", f"{'view':8} {'MB':>9}  digest"]
     for name, view in document["views"].items():
         lines.append(f"{name:8} {view['bytes'] / 1e6:9.1f}  {view['digest']}")
-    lines += ["", f"{'leak audit':32} {'native size':>14} {'format':>12} {'JPEG quality':>14}"]
-    for name, facts in document["audit"].items():
-        lines.append(f"{name:32} {facts['size']:>14} {facts['format']:>12} {facts['quality']:>14}")
+    lines += [
+        "",
+        "licences " + "; ".join(f"{name}: {count}" for name, count in document["provenance"]["licences"].items()),
+    ]
+    synthetic = sum(facts["synthetic"] for facts in document["provenance"]["per_generator"].values())
+    lines.append(f"drawn or simulated rows: {synthetic} of {document['samples']}")
+    lines += ["", *_audit_lines(document["audit"])]
     lines += [f"warning: {warning}" for warning in document["warnings"]]
     return "\n".join(lines)
+
+
+def _audit_lines(audit: dict[str, Any]) -> list[str]:
+    """Two tables: what was measured per source, and how well each attribute alone names the source."""
+    title = f"leak audit of {audit['rows']} rows"
+    lines = [
+        f"{title:32} {'native size':>14} {'resize':>6} {'format':>9} {'quality':>8} {'mean R  G  B':>14} {'face':>5} "
+        f"{'backgr.':>7} {'eyes at':>8}"
+    ]
+    for name, facts in audit["sources"].items():
+        size = next(iter(facts["native_sizes"]))
+        if facts["num_native_sizes"] > 1:
+            size += f" +{facts['num_native_sizes'] - 1}"
+        colours = " ".join(f"{value:4.0f}" for value in facts["colour_means"])
+        lines.append(
+            f"{name:32} {size:>14} {facts['resize_factor']['median']:6.2f} {'/'.join(facts['formats']):>9} "
+            f"{_quality(facts):>8} {colours:>14} {_face(facts)}"
+        )
+    found = audit["tells_apart"]
+    if found["attributes"]:
+        head = f"names the source by itself, {found['folds']}-fold by identity"
+        lines += ["", f"{head:50} {'right':>6} {'shuffled':>8} {'chance':>6}"]
+        for name, facts in found["attributes"].items():
+            lines.append(
+                f"{name:50} {facts['accuracy']:6.0%} {facts['shuffled_labels']:8.0%} {found['chance']:6.0%}"
+                + ("  the same for all" if facts["constant"] else "")
+            )
+    if found["left_out"]:
+        lines.append(f"too few rows to tell: {', '.join(found['left_out'])}")
+    alike = audit["near_duplicates"]
+    lines.append(
+        f"alike across splits: {alike['count']} pairs within {alike['max_bits']} of 64 bits, of {alike['compared']} of "
+        f"{alike['of']} images"
+    )
+    return lines
+
+
+def _quality(facts: dict[str, Any]) -> str:
+    quality = facts["jpeg_quality"]
+    return f"{quality['min']:.0f}..{quality['max']:.0f}" if quality else "-"
+
+
+def _face(facts: dict[str, Any]) -> str:
+    """Median share of face, mean share of background, mean centre of the eyes."""
+    if "alignment" not in facts:
+        return f"{'-':>5} {'-':>7} {'-':>8}"
+    eyes = facts["alignment"]["eyes"]["centre"]
+    at = f"{eyes[0]:.0f},{eyes[1]:.0f}" if eyes else "-"
+    return f"{facts['face_share']['median']:5.0%} {facts['background_share']:7.0%} {at:>8}"
+
+
+def _by_source(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [row for row in rows if row["generator"] == name] for name in sorted({row["generator"] for row in rows})
+    }
 
 
 def _count(rows: list[dict[str, Any]], field: str) -> dict[str, int]:
@@ -80,51 +148,6 @@ def _count(rows: list[dict[str, Any]], field: str) -> dict[str, int]:
 
 def _inline(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _audit(rows: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """Per source: the most frequent native size and format, and the range of JPEG quality."""
-    by_source: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_source[row["generator"]].append(row)
-    audit = {}
-    for name, members in sorted(by_source.items()):
-        sizes = Counter(f"{row['source_width']}x{row['source_height']}" for row in members)
-        formats = Counter(row["source_format"] for row in members)
-        qualities = np.array([row["source_quality"] for row in members])
-        qualities = qualities[qualities >= 0]
-        audit[name] = {
-            "size": sizes.most_common(1)[0][0] + ("" if len(sizes) == 1 else f" +{len(sizes) - 1}"),
-            "format": "/".join(name for name, _ in formats.most_common()),
-            "quality": f"{qualities.min()}..{qualities.max()}" if len(qualities) else "-",
-        }
-    return audit
-
-
-def _audit_warnings(rows: list[dict[str, Any]]) -> list[str]:
-    """Container facts that tell the sources apart, by the accuracy of guessing the commonest source of each value."""
-    sources = Counter(row["generator"] for row in rows)
-    if len(sources) < 2:
-        return []
-    chance = max(sources.values()) / len(rows)
-    warnings = []
-    for label, fields in (
-        ("native size", ("source_width", "source_height")),
-        ("file format", ("source_format",)),
-        ("JPEG quality", ("source_quality",)),
-    ):
-        by_value: dict[Any, Counter[str]] = defaultdict(Counter)
-        for row in rows:
-            by_value[tuple(row[field] for field in fields)][row["generator"]] += 1
-        # Values met fewer than 5 times would count as memorised, not as a leak.
-        right = sum(max(c.values()) if sum(c.values()) >= 5 else c.total() * chance for c in by_value.values())
-        accuracy = right / len(rows)
-        if accuracy > chance + LEAK_MARGIN:
-            warnings.append(
-                f"{label} alone tells the sources apart: {accuracy:.0%} by guessing, chance {chance:.0%}; "
-                "an attributor may learn the pipeline, not the generator"
-            )
-    return warnings
 
 
 def _parser_warnings(shard_set: ShardSet) -> list[str]:
