@@ -8,7 +8,6 @@ sidecar's size.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import tarfile
@@ -20,7 +19,6 @@ from typing import Any
 from .commit import AtomicFile, Written, checkpoint, write_json
 
 HEADER_BYTES = 512  # ustar header before each member; no PAX header ever
-COPY_BYTES = 2**22  # larger than any member
 KEY_PATTERN = re.compile(r"[a-z0-9_-]{1,90}")  # with its suffix it fits the 100 bytes of a ustar name
 
 Sidecar = dict[str, Any]
@@ -35,9 +33,6 @@ class ColumnWriter:
         self.tar_path.parent.mkdir(exist_ok=True)
         self._view, self._shard = view, shard
         self._file = AtomicFile(self.tar_path)
-        sink: Any = self._file
-        # Not webdataset's own writer: it streams through blocks of 10 KiB, which took as long as hashing the content.
-        self._tar = tarfile.TarFile(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT, copybufsize=COPY_BYTES)
         self._keys: list[str] = []
         self._members: dict[str, list[list[int]]] = {}
 
@@ -47,16 +42,20 @@ class ColumnWriter:
             raise ValueError(f"key {key!r} is not of the form [a-z0-9_-]+, at most 90 characters")
         for suffix in sorted(members):
             data = members[suffix]
-            offset = int(self._tar.offset) + HEADER_BYTES
+            offset = self._file.tell() + HEADER_BYTES
             member = tarfile.TarInfo(f"{key}.{suffix}")
             member.size, member.mode = len(data), 0o444
-            self._tar.addfile(member, io.BytesIO(data))
+            # Not webdataset's writer, which streams through blocks of 10 KiB: that took as long as hashing the content.
+            self._file.write(member.tobuf(tarfile.USTAR_FORMAT))
+            self._file.write(data)
+            self._file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
             self._members.setdefault(suffix, []).append([offset, len(data)])
         self._keys.append(key)
 
     def commit(self, *, digest: str, rows: list[dict[str, Any]], drops: list[dict[str, Any]]) -> Sidecar:
         """Commit the tar (unless no sample was kept), then the sidecar; `rows` are the per-sample facts for the index."""
-        self._tar.close()
+        end = self._file.tell() + 2 * tarfile.BLOCKSIZE
+        self._file.write(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
         if self._keys:
             checkpoint("temp-written", self.tar_path)
             self._file.sync()

@@ -26,7 +26,7 @@ class Codec:
 def encode_npy(array: Array) -> bytes:
     """np.save format 1.0, C order, little-endian, no pickle."""
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return npy_header(little.dtype, little.shape) + little.tobytes()
+    return b"".join((npy_header(little.dtype, little.shape), little.reshape(-1).view(np.uint8).data))
 
 
 @cache
