@@ -181,14 +181,21 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
 @main.command()
 @click.argument("root", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def info(root: Path, as_json: bool) -> None:
+@click.option("--card", type=_PATH, metavar="DIR", help="Write a dataset card there: README.md and grid.png.")
+def info(root: Path, as_json: bool, card: Path | None) -> None:
     """Counts, bytes, digests, licences and the leak audit of a shard set."""
+    from ..pipeline.card import CardError, check_folder, write_card
     from ..pipeline.info import describe, render
     from ..pipeline.reader import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
 
-    with sentences(failed=(ShardSetError, DamagedShardError, OSError)):
-        document = describe(ShardSet.open(root))
+    with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(CardError,)):
+        shard_set = ShardSet.open(root)
+        if card is not None:
+            check_folder(card, root)
+        document = describe(shard_set)
+        if card is not None:
+            click.echo(f"dataset card: {write_card(shard_set, document, card)}", err=True)
     click.echo(json.dumps(document, indent=2) if as_json else render(document))
 
 
