@@ -35,6 +35,7 @@ def audit(shard_set: ShardSet) -> dict[str, Any]:
         "sources": summarise(rows),
         "tells_apart": tells_apart(rows),
         "near_duplicates": audit_near_duplicates(shard_set),
+        "shared_groups": shared_groups(shard_set),
     }
     found["warnings"] = [
         *_leak_warnings(found["tells_apart"]),
@@ -42,6 +43,15 @@ def audit(shard_set: ShardSet) -> dict[str, Any]:
         *_duplicate_warnings(found["near_duplicates"]),
     ]
     return found
+
+
+def shared_groups(shard_set: ShardSet) -> dict[str, int]:
+    """Identities, videos or (of a folder) file stems that stand in more than one split, and how many there are."""
+    splits: dict[str, set[str]] = {}
+    for group, split in zip(*(shard_set.index[name].to_pylist() for name in ("group", "split")), strict=True):
+        for one in group.split("+"):
+            splits.setdefault(one, set()).add(split)
+    return {"count": sum(len(found) > 1 for found in splits.values()), "of": len(splits)}
 
 
 def tells_apart(rows: AuditRows) -> dict[str, Any]:
@@ -145,7 +155,7 @@ def _leak_warnings(found: dict[str, Any]) -> list[str]:
         facts = attributes[name]
         best = sorted(facts["per_source"].items(), key=lambda item: (-item[1], item[0]))[:3]
         warnings.append(
-            f"{name} alone tells the sources apart: {facts['accuracy']:.0%} right on held-out identities, chance "
+            f"{name}: by that alone the sources are told apart, {facts['accuracy']:.0%} right on held-out identities, chance "
             f"{chance:.0%}, shuffled labels {facts['shuffled_labels']:.0%}; most easily "
             f"{', '.join(f'{source} {share:.0%}' for source, share in best)}. An attributor may learn the pipeline, "
             "not the generator"

@@ -168,6 +168,7 @@ def test_a_made_set_end_to_end(made: tuple[str, Path], invoke: Callable[..., Res
     document = json.loads(result.stdout)
     sources = document["audit"]["sources"]
     assert document["audit"]["rows"] == 80 and sources["real"]["formats"] == {"PNG": 40}
+    assert document["audit"]["shared_groups"] == {"count": 0, "of": 80}
     assert sources["real"]["face_share"]["median"] == pytest.approx(0.25, abs=0.01)
     if kind == "fair":
         assert document["warnings"] == [] and document["audit"]["near_duplicates"]["count"] == 0
@@ -176,9 +177,9 @@ def test_a_made_set_end_to_end(made: tuple[str, Path], invoke: Callable[..., Res
     assert sources["DDPM"]["jpeg_quality"] == {"min": 75, "median": 75, "max": 75}
     assert sources["DDPM"]["resize_factor"]["median"] == round(128 / 224, 4)
     for words in (
-        "native size and resize factor alone tells the sources apart: 100% right on held-out identities, chance 50%",
-        "file format alone tells the sources apart: 100%",
-        "JPEG quality alone tells the sources apart: 100%",
+        "native size and resize factor: by that alone the sources are told apart, 100% right on held-out identities, chance 50%",
+        "file format: by that alone the sources are told apart, 100%",
+        "JPEG quality: by that alone the sources are told apart, 100%",
         "images were enlarged to 224, so edge and noise show interpolation, not what the generator left: DDPM (short side 128",
         "little face is found in the parsing (less than 10% of the image): DDPM (100% of its images)",
         "1 pairs of images in different splits look alike (within 4 of 64 bits of a perceptual hash), such as "
