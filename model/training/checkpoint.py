@@ -94,7 +94,7 @@ class Checkpoints:
         write_atomic(moments, save(_moments(optimizer, names)))
         write_json(self.run / "state.json", {**state, "weights": weights.name, "optimizer": moments.name})
         self._link_last(weights)
-        for old in self.folder.iterdir():  # earlier checkpoints, and temporary files of a process that was killed
+        for old in self.folder.glob("*.safetensors"):
             if old.name not in (weights.name, moments.name):
                 old.unlink()
 
@@ -110,6 +110,11 @@ class Checkpoints:
             raise RunError(f"{self.folder / state['optimizer']} is damaged ({error}); train again") from error
         self._link_last(self.folder / state["weights"])  # a crash may have come between state.json and the link
         return state
+
+    def sweep(self) -> None:
+        """Remove the temporary files of a process that was killed."""
+        for path in (*self.run.glob(".tmp-*"), *self.run.glob("*/.tmp-*")):
+            path.unlink(missing_ok=True)
 
     def _link_last(self, weights: Path) -> None:
         temporary = self.run / f".tmp-{os.getpid()}-last.safetensors"

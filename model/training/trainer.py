@@ -103,6 +103,7 @@ class Trainer:
             with ExitStack() as stack:
                 metrics: MetricsLog | None = None
                 if self.world.writes:
+                    self._checkpoints.sweep()
                     with self._writing():
                         metrics = stack.enter_context(open_metrics(self.run, step, self._train.epoch))
                 while self._train.epoch < self.config.epochs and not self._stop:

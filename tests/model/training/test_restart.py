@@ -208,7 +208,7 @@ def test_a_full_disk_while_metrics_are_written(make: Make, tmp_path: Path, monke
     """/dev/full is a disk without room."""
 
     def on_a_full_disk(log: MetricsLog, _: Path) -> None:
-        log._lines, log._events = (Path("/dev/full").open("ab", buffering=0) for _ in range(2))
+        log._lines, log._events = (Path("/dev/full").open("ab", buffering=0) for _ in range(2))  # noqa: SIM115
 
     monkeypatch.setattr(MetricsLog, "__init__", on_a_full_disk)
     said = sentence(make(tmp_path / "run"))
