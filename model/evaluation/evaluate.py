@@ -80,6 +80,7 @@ def tabulate(
         "thresholds": {_name(t): _at(t, seen, unseen) for t in thresholds},
         "auroc": _auroc(seen, unseen) if len(unseen.labels) else None,
         "confusion": {"classes": list(classes), "counts": confusion(seen.logits, seen.labels, len(classes)).tolist()},
+        "unseen_taken_for": {name: _taken_for(unseen.of(name), classes) for name in _names(unseen)},
     }
     if len(controls.labels):
         document["lookalikes"] = {
@@ -125,16 +126,20 @@ def _centre_similarity(rows: Outputs, reference: Outputs) -> Floats:
 
 def _lookalike(rows: Outputs, seen: Outputs, classes: tuple[str, ...], thresholds: tuple[float, ...]) -> dict[str, Any]:
     """How often a control source is rejected, and which class it is taken for."""
-    predicted = np.bincount(rows.logits.argmax(axis=1), minlength=len(classes))
-    top = int(predicted.argmax())
     return {
         "n": len(rows.labels),
         "rejection": {_name(t): rejection(rows.logits, t) for t in thresholds},
         "mean_max_softmax": float(max_softmax(rows.logits).mean()),
         "auroc_against_seen": auroc(SCORES["max_softmax"](seen.logits), SCORES["max_softmax"](rows.logits)),
-        "taken_for": classes[top],
-        "taken_for_share": float(predicted[top] / len(rows.labels)),
+        **_taken_for(rows, classes),
     }
+
+
+def _taken_for(rows: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The class that most rows of a source are attributed to, without any threshold."""
+    predicted = np.bincount(rows.logits.argmax(axis=1), minlength=len(classes))
+    top = int(predicted.argmax())
+    return {"taken_for": classes[top], "taken_for_share": float(predicted[top] / len(rows.labels))}
 
 
 def counts(*outputs: Outputs) -> dict[str, int]:

@@ -18,6 +18,10 @@ def render_table(document: dict[str, Any]) -> str:
     ]
     if data["missing_sources"]:
         lines.append(f"missing sources (named by the protocol, not in the data): {', '.join(data['missing_sources'])}")
+    if document["published"]:
+        sizes = ", ".join(f"{what} {size}" for what, size in document["published"].items())
+        here = f"{_ranges(data['n_train'])} training and {_ranges(data['n_per_generator'])} test images a source"
+        lines.append(f"published sizes: {sizes}; here: {here}")
     lines += _detection_lines(document)
     lines += ["", *_threshold_lines(document)]
     if document["auroc"]:
@@ -65,12 +69,17 @@ def _threshold_lines(document: dict[str, Any]) -> list[str]:
     aurocs = document["auroc"]["per_generator"]
     lines += [
         "",
-        f"{'unseen source':24} {'relation':32} {'AUROC':>6} " + " ".join(f"rej@{name:<4}" for name in thresholds),
+        f"{'unseen source':24} {'relation':32} {'AUROC':>6} "
+        + " ".join(f"rej@{name:<4}" for name in thresholds)
+        + "  taken for",
     ]
     for name in aurocs:
         relation = document["relations"].get(name, "")
         shares = " ".join(f"{_percent(at['per_generator'][name]):>8}" for at in thresholds.values())
-        lines.append(f"{name:24} {relation:32} {aurocs[name]:6.3f} {shares}")
+        taken = document["unseen_taken_for"][name]
+        lines.append(
+            f"{name:24} {relation:32} {aurocs[name]:6.3f} {shares}  {taken['taken_for']} ({_percent(taken['taken_for_share'])})"
+        )
     return lines
 
 
@@ -115,6 +124,11 @@ def _control_lines(controls: dict[str, Any], accuracy: float) -> list[str]:
         auroc = "-" if row["auroc"] is None else f"{row['auroc']:.3f}"
         lines.append(f"{name:44} {_percent(row['accuracy']):>8} {auroc:>8}")
     return lines
+
+
+def _ranges(counts: dict[str, int]) -> str:
+    low, high = min(counts.values(), default=0), max(counts.values(), default=0)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _row(label: str, shares: list[float]) -> str:

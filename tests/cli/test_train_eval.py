@@ -96,7 +96,16 @@ def test_the_table_of_the_same_run(invoke: Invoke, run: Path, small_root: Path, 
         evaluate.main, run, "--shards", small_root, "--out", tmp_path, "--device", "cpu", "--threshold", 0.5
     )
     assert result.exit_code == 0
-    for words in ("seen accuracy", "rej@0.5", "sim-efs-gan-vq", "FAR", "leak control", "protocol small", "report:"):
+    for words in (
+        "seen accuracy",
+        "rej@0.5",
+        "sim-efs-gan-vq",
+        "FAR",
+        "leak control",
+        "protocol small",
+        "report:",
+        "taken for",
+    ):
         assert words in result.stdout, words
 
 
@@ -175,7 +184,9 @@ def test_attribute_agrees_with_the_shards(invoke: Invoke, run: Path, small_sourc
 def test_detection_over_a_protocol(invoke: Invoke, small_root: Path, small_protocol: str, tmp_path: Path) -> None:
     """Real or fake, trained and evaluated; a source that the shard set lacks is said everywhere."""
     own = tmp_path / "own.yaml"
-    own.write_text(Path(small_protocol).read_text().replace("unseen: {", "unseen: {DDPM: MID, "))
+    own.write_text(
+        Path(small_protocol).read_text().replace("unseen: {", "published: {seed: unknown}\nunseen: {DDPM: MID, ")
+    )
     result = fit(small_root, tmp_path / "run", "--protocol", f"{own}:detection")
     assert result.exit_code == 0, result.output
     sentence = "warning: the protocol names sources that the shard set lacks: DDPM"
@@ -196,6 +207,7 @@ def test_detection_over_a_protocol(invoke: Invoke, small_root: Path, small_proto
     assert "DDPM" in (tmp_path / "run/eval/report.html").read_text()
     table = invoke(evaluate.main, tmp_path / "run", "--shards", small_root, "--device", "cpu").stdout
     assert "missing sources" in table and "real against fake" in table
+    assert "published sizes: seed unknown; here: 7 training and 1 to 3 test images a source" in table
 
 
 def test_what_was_not_trained_on_is_unseen(invoke: Invoke, small_root: Path, tmp_path: Path) -> None:

@@ -138,6 +138,9 @@ def test_the_table_averages_over_generators_not_images() -> None:
     assert document["auroc"]["per_generator"] == pytest.approx(per)
     assert document["auroc"]["max_softmax"] == pytest.approx(sum(per.values()) / 2)
     assert {"max_logit", "energy"} <= set(document["auroc"])
+    taken = np.bincount(unseen.of("v").logits.argmax(axis=1), minlength=3)
+    expected = {"taken_for": CLASSES[int(taken.argmax())], "taken_for_share": taken.max() / 4}
+    assert document["unseen_taken_for"]["v"] == expected and set(document["unseen_taken_for"]) == {"u", "v"}
     assert "lookalikes" not in document
 
 
