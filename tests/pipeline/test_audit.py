@@ -200,6 +200,17 @@ def test_a_set_without_parsing_or_without_rows(small_set: ShardSet, small_copy: 
     assert (empty["rows"], empty["sources"], empty["tells_apart"]["chance"]) == (0, {}, None)
 
 
+def test_a_damaged_column_is_one_sentence(small_copy: Path, invoke: Callable[..., Result]) -> None:
+    tar = next(iter(sorted((small_copy / "image").glob("*.tar"))))
+    data = bytearray(tar.read_bytes())
+    data[100_000] ^= 1
+    tar.write_bytes(data)
+    result = invoke(main, "info", small_copy)
+    assert result.exit_code == 1 and result.stdout == ""
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(f"error: {tar}")
+
+
 def test_rows_are_sampled_a_source_and_the_same_every_time(small_set: ShardSet) -> None:
     assert sample_rows(small_set).tolist() == list(range(50))
     repeated = small_set.take(np.tile(np.arange(50), 60))
