@@ -15,7 +15,7 @@ from typing import Any
 from .. import manifests
 from .taxonomy import Taxonomy
 
-_FIELDS = {"name", "about", "task", "simulated", "published", "seen", "unseen", "controls", "variants"}
+_FIELDS = {"name", "about", "task", "simulated", "published", "seen", "unseen", "controls", "variants", "default"}
 _OWN = {"about", "published", "seen", "unseen", "controls"}  # what a variant may say for itself
 TASKS = ("attribution", "detection")
 DETECTION_CLASSES = ("real", "fake")
@@ -77,7 +77,7 @@ def load_protocol(name: str) -> Protocol:
         return _as_detection(load_protocol(name.removesuffix(DETECTION)))
     if name.endswith((".yaml", ".yml")):
         document = manifests.load_file(Path(name))
-        if isinstance(document, dict) and document.get("variants"):
+        if isinstance(document, dict) and {"variants", "default"} & set(document):
             raise ValueError(f"protocol {name}: variants are for the shipped files; write one file a protocol")
         return _parse(document, name)
     for file in manifests.names("protocols"):
@@ -87,6 +87,8 @@ def load_protocol(name: str) -> Protocol:
         variants = document.get("variants", {})
         if name == file and not variants:
             return _parse(document, name)
+        if name == file and "default" in document:
+            return load_protocol(f"{file}-{document['default']}")
         if name == file:
             raise ValueError(
                 f"protocol {name} has variants; choose one of {', '.join(f'{file}-{one}' for one in variants)}"
@@ -119,7 +121,7 @@ def describe_protocols(present: Collection[str] | None = None) -> str:
 def _merge(document: dict[str, Any], own: dict[str, Any], name: str) -> dict[str, Any]:
     if unknown := set(own) - _OWN:
         raise ValueError(f"protocol {name}: a variant has no field {sorted(unknown)[0]!r}")
-    shared = {key: value for key, value in document.items() if key != "variants"}
+    shared = {key: value for key, value in document.items() if key not in ("variants", "default")}
     published = {**(shared.get("published") or {}), **(own.get("published") or {})}
     return {**shared, **own, "published": published, "name": name}
 

@@ -72,7 +72,7 @@ def test_the_demos_partitions_are_stratified_and_trained_where_they_can_be() -> 
         by_cell.setdefault((simulator.kind, simulator.family), []).append(counts[name])
     assert all(max(times) - min(times) <= 1 for times in by_cell.values())
     left_out = [name for name in protocol_names() if name.startswith("demo-3-")]
-    assert len(left_out) == 6
+    assert len(left_out) == 6 and load_protocol("demo-3").name == "demo-3-fs-dif"
     for name in left_out:
         protocol = load_protocol(name)
         (cell,) = cells(protocol.unseen)
