@@ -15,7 +15,7 @@ from typing import Any
 from .. import manifests
 from .taxonomy import Taxonomy
 
-_FIELDS = {"name", "about", "task", "simulated", "published", "seen", "unseen", "controls", "variants", "default"}
+_FIELDS = {"name", "about", "task", "simulated", "published", "seen", "unseen", "controls"}
 _OWN = {"about", "published", "seen", "unseen", "controls"}  # what a variant may say for itself
 TASKS = ("attribution", "detection")
 DETECTION_CLASSES = ("real", "fake")
