@@ -1,0 +1,277 @@
+"""What the paper says its parts do, measured: rows x seeds under one budget, a log that goes on, a table from the log.
+
+    bmrl-prep build --dataset demo --out ROOT
+    python benchmarks/ablations.py run --shards ROOT --work WORK --groups a,b,c --epochs 3 --threads 1
+    python benchmarks/ablations.py table --work WORK --out benchmarks/results/ablations.md
+
+WORK/log.jsonl gets a line a training and a line a test; what stands in it under the same settings is not run again, so
+the command may be stopped and repeated, and logs of several machines may be put together with cat. Every row has the
+same samples, epochs, batch and resolution; its learning rate is the one of three with the best seen-validation accuracy
+at the first seed; of a run the epoch with the lowest seen-validation NLL is tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ablation_rows import GROUPS, INFERENCE, TRAIN, Bank, Row
+from machine import describe
+
+from bmrl.model import from_config
+from bmrl.model.config import PRESETS, config_to_json, resolve_config
+from bmrl.model.evaluation.evaluate import collect, tabulate
+from bmrl.model.training.checkpoint import load_weights
+from bmrl.model.training.trainer import Trainer
+from bmrl.pipeline.protocols import load_protocol
+from bmrl.pipeline.shardset import ShardSet
+
+FACTORS = (1 / 3, 1.0, 3.0)  # learning rates: the preset's times these
+FIGURES = {
+    "seen accuracy": lambda r: r["seen"]["accuracy"],
+    "unseen rejected @0.9": lambda r: r["thresholds"]["0.9"]["unseen_rejection"],
+    "seen rejected @0.9": lambda r: r["thresholds"]["0.9"]["seen_rejection"],
+    "AUROC max softmax": lambda r: (r["auroc"] or {}).get("max_softmax"),
+    "AUROC class means": lambda r: (r["auroc"] or {}).get("nearest_class_mean"),
+}
+
+
+class Changed:
+    """A loader whose batches are changed on the way."""
+
+    def __init__(self, loader: Any, changes: list[Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
+        self._loader, self._changes = loader, changes
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._loader:
+            for change in self._changes:
+                batch = change(batch)
+            yield batch
+
+    @property
+    def epoch(self) -> int:
+        return int(self._loader.epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._loader.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loader.load_state_dict(state)
+
+
+class Study:
+    """One shard set, one protocol, one budget."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.work = options, options.work
+        self.work.mkdir(parents=True, exist_ok=True)
+        protocol = load_protocol(options.protocol) if options.protocol else None
+        self.whole = ShardSet.open(options.shards)
+        self.seen = self.whole.select(protocol=protocol, part="seen" if protocol else None)
+        self.unseen = self.whole.select(protocol=protocol, part="unseen", split="test") if protocol else None
+        self.train = self.seen.select(split="train")
+        self.log = self.work / "log.jsonl"
+        self.device = torch.device(options.device)
+
+    def identity(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
+        """What a line of the log stands for. `settings` is the hash of everything resolved, the data included."""
+        document = {
+            "config": config_to_json(self._config(row, seed, rate)),
+            "changes": [row.train, row.inference],
+            "data": [self.whole.root_digest, self.train.digest, self.options.protocol],
+        }
+        digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+        return {"row": row.name, "seed": seed, "lr": rate, "settings": digest}
+
+    def run(self, row: Row, seeds: int) -> None:
+        """All seeds of a row, and the learning rates at the first."""
+        base = PRESETS[self.options.preset].train.lr
+        tried = {rate: self._trained(row, 0, rate) for rate in (base * factor for factor in FACTORS)}
+        rate = max(tried, key=lambda r: tried[r]["val_accuracy"])
+        for seed in range(seeds):
+            self._trained(row, seed, rate)
+            self._tested(row, seed, rate)
+
+    def _config(self, row: Row, seed: int, rate: float) -> Any:
+        budget = {"epochs": self.options.epochs, "seed": seed, "lr": rate, "checkpoint_every": 10**9}
+        return resolve_config("bmrl", self.options.preset, row.semantics, {**row.settings, **budget})
+
+    def _trained(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
+        about = {**self.identity(row, seed, rate), "kind": "train"}
+        if (found := self._find(about)) is not None:
+            return found
+        print(f"training: {row.name}, seed {seed}, lr {rate:.2g}", flush=True)
+        folder = self._folder(about)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        start = time.perf_counter()
+        model = self._model(row, seed, rate)
+        config = model.config.train
+        changes = [INFERENCE[row.inference]] if row.inference else []
+        bank = [TRAIN[row.train](Bank(self.train, seed))] if row.train else []
+        loader = self.train.loader(views=model.training_views, batch_size=config.batch_size, seed=seed)
+        validation: list[dict[str, float]] = []
+        Trainer(
+            model,
+            train=Changed(loader, changes + bank),
+            validation=lambda: self._batches(self.seen.select(split="val"), model, changes),
+            run=folder,
+            device=self.device,
+        ).fit(resume=False, on_step=lambda _: None, on_epoch=validation.append)
+        best = min(validation, key=lambda summary: summary["val_nll"])
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # best.safetensors is what is tested
+        (folder / "last.safetensors").unlink(missing_ok=True)
+        return self._write({**about, **best, "seconds": round(time.perf_counter() - start, 1)})
+
+    def _tested(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
+        about = {**self.identity(row, seed, rate), "kind": "test"}
+        if (found := self._find(about)) is not None:
+            return found
+        model = self._model(row, seed, rate)
+        load_weights(model, self._folder(about) / "best.safetensors")
+        changes = [INFERENCE[row.inference]] if row.inference else []
+        seen = collect(model, self._batches(self.seen.select(split="test"), model, changes), self.device)
+        empty = seen.of("")
+        unseen = (
+            collect(model, self._batches(self.unseen, model, changes), self.device)
+            if self.unseen is not None
+            else empty
+        )
+        document = tabulate(seen, unseen, empty, classes=self.train.classes, thresholds=(0.7, 0.9))
+        figures = {name: figure(document) for name, figure in FIGURES.items()}
+        return self._write({**about, "figures": figures, "n_seen": len(seen.labels), "n_unseen": len(unseen.labels)})
+
+    def _model(self, row: Row, seed: int, rate: float) -> Any:
+        torch.manual_seed(seed)
+        model: Any = from_config(self._config(row, seed, rate), self.train.classes)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
+        return model.to(self.device)
+
+    def _batches(self, rows: ShardSet, model: Any, changes: list[Any]) -> Iterable[dict[str, Any]]:
+        return Changed(rows.loader(views=model.inference_views, batch_size=50, shuffle=False), changes)
+
+    def _folder(self, about: dict[str, Any]) -> Path:
+        return Path(self.work / about["settings"])
+
+    def _find(self, about: dict[str, Any]) -> dict[str, Any] | None:
+        for line in read_log(self.log):
+            if all(line.get(name) == about[name] for name in ("settings", "kind")):
+                # A row that stands in two groups is run once and has a line under each name.
+                return line if line["row"] == about["row"] or self._named(about) else self._write({**line, **about})
+        return None
+
+    def _named(self, about: dict[str, Any]) -> bool:
+        return any(
+            all(line.get(name) == about[name] for name in ("settings", "kind", "row")) for line in read_log(self.log)
+        )
+
+    def _write(self, line: dict[str, Any]) -> dict[str, Any]:
+        common = {"preset": self.options.preset, "epochs": self.options.epochs, "n_train": len(self.train)}
+        line = {**line, **common, "protocol": self.options.protocol, "data": self.whole.document["name"]}
+        with self.log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        return line
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Whole lines; one that a crash tore is left out."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def table(log: Path, groups: Iterable[str]) -> str:
+    """Markdown: of each row the mean, the standard deviation and all points; rows without a finished test are named."""
+    tests = [line for line in read_log(log) if line["kind"] == "test"]
+    budgets = sorted({(t["data"], str(t["protocol"]), t["preset"], t["epochs"], t["n_train"]) for t in tests})
+    out = []
+    for data, protocol, preset, epochs, count in budgets:
+        budget = (data, protocol, preset, epochs, count)
+        mine = [t for t in tests if (t["data"], str(t["protocol"]), t["preset"], t["epochs"], t["n_train"]) == budget]
+        simulated = "; the sources are SIMULATED" if data.startswith(("demo", "synth")) else ""
+        out.append(f"## {data}, {protocol}, preset {preset}: {epochs} epochs of {count} samples{simulated}\n")
+        for group in groups:
+            out += _group(group, mine)
+    return "\n".join(out)
+
+
+def _group(group: str, tests: list[dict[str, Any]]) -> list[str]:
+    head = ["row", "seeds", "lr", *FIGURES]
+    lines = [f"### ({group})", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    missing = []
+    for row in GROUPS[group]:
+        found = sorted((t for t in tests if t["row"] == row.name), key=lambda t: t["seed"])
+        if not found:
+            missing.append(row.name)
+            continue
+        cells = [_cell([t["figures"][name] for t in found]) for name in FIGURES]
+        rates = ", ".join(sorted({f"{t['lr']:.2g}" for t in found}))
+        lines.append("| " + " | ".join([row.name, str(len(found)), rates, *cells]) + " |")
+    return [*lines, "", *([f"Not run: {'; '.join(missing)}.", ""] if missing else [])]
+
+
+def _cell(values: list[float | None]) -> str:
+    """mean ± sd (points), in percent."""
+    points = [100 * v for v in values if v is not None and math.isfinite(v)]
+    if not points:
+        return "-"
+    spread = f" ± {statistics.stdev(points):.1f}" if len(points) > 1 else ""
+    return f"{statistics.mean(points):.1f}{spread} ({', '.join(f'{p:.1f}' for p in points)})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("--shards", type=Path, required=True)
+    run.add_argument("--protocol", default="demo-1", help="Empty: every generator is a class, nothing is unseen.")
+    run.add_argument("--preset", default="demo")
+    run.add_argument("--epochs", type=int, default=3)
+    run.add_argument("--seeds", type=int, default=3)
+    run.add_argument("--device", default="cpu")
+    run.add_argument("--threads", type=int, default=torch.get_num_threads())
+    tabulated = commands.add_parser("table")
+    tabulated.add_argument("--out", type=Path)
+    for command in (run, tabulated):
+        command.add_argument("--work", type=Path, required=True)
+        command.add_argument("--groups", default="a,b,c,d,e,f")
+    options = parser.parse_args()
+    groups = options.groups.split(",")
+    if options.command == "run":
+        torch.set_num_threads(options.threads)
+        study = Study(options)
+        for group in groups:
+            for row in GROUPS[group]:
+                study.run(row, options.seeds)
+        return
+    text = table(options.work / "log.jsonl", groups)
+    print(text)
+    if options.out:
+        head = "# Ablations\n\nCommand: `python benchmarks/ablations.py run` and `table`, see its first lines. "
+        note = (
+            "Percent; mean ± standard deviation over seeds (all points). The learning rate of a row is the best of three by "
+            "seen-validation accuracy at seed 0; tested is the epoch of the lowest seen-validation NLL.\n\n"
+        )
+        options.out.write_text(head + describe("torch", "numpy") + "\n\n" + note + text)
+
+
+if __name__ == "__main__":
+    main()
