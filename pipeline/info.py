@@ -119,6 +119,8 @@ def _audit_lines(audit: dict[str, Any]) -> list[str]:
         f"alike across splits: {alike['count']} pairs within {alike['max_bits']} of 64 bits, of {alike['compared']} of "
         f"{alike['of']} images"
     )
+    for pair in alike["pairs"][:5]:
+        lines.append(f"  {pair['bits']} bits: " + " and ".join(pair["paths"]))
     shared = audit["shared_groups"]
     lines.append(
         f"identities or videos (of a folder: file stems) in more than one split: {shared['count']} of {shared['of']}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,7 @@ def test_a_made_set_end_to_end(made: tuple[str, Path], invoke: Callable[..., Res
         assert [warning for warning in document["warnings"] if warning.startswith(words)], words
     text = render(document)
     assert "128x128" in text and "75..75" in text and "warning: little face" in text
+    assert re.search(r"\n  [0-4] bits: train/real/02\.png and test/real/78\.png\n", text)
 
 
 def test_a_set_without_parsing_or_without_rows(small_set: ShardSet, small_copy: Path) -> None:
