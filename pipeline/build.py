@@ -337,6 +337,8 @@ def _ray_session(run: RunSettings) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # every error is raised here, once
+    # Else ray.init waits for workers of its own accord, and for ever when one of them is killed before it has registered.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     import logging
 
     import ray
@@ -352,7 +354,7 @@ def _ray_session(run: RunSettings) -> Iterator[Any]:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises plain ones too, as when its node dies while it starts
         raise BuildError(f"Ray cannot be started or reached: {_one_line(error)}") from error
     try:
         yield ray
