@@ -28,6 +28,7 @@ from ablation_rows import GROUPS, INFERENCE, TRAIN, Bank, Row
 from machine import describe
 
 from bmrl.model import from_config
+from bmrl.model.blocks import use_channels_last
 from bmrl.model.config import PRESETS, config_to_json, resolve_config
 from bmrl.model.evaluation.evaluate import collect, tabulate
 from bmrl.model.training.checkpoint import load_weights
@@ -156,9 +157,7 @@ class Study:
     def _model(self, row: Row, seed: int, rate: float) -> Any:
         torch.manual_seed(seed)
         model: Any = from_config(self._config(row, seed, rate), self.train.classes)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
+        use_channels_last(model)
         return model.to(self.device)
 
     def _batches(self, rows: ShardSet, model: Any, changes: list[Any]) -> Iterable[dict[str, Any]]:

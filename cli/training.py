@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..model import from_config
 from ..model.attributor import Attributor
-from ..model.blocks import compile_blocks
+from ..model.blocks import compile_blocks, use_channels_last
 from ..model.config import PRESETS, RunConfig, config_to_json
 from ..model.evaluation.evaluate import collect
 from ..model.evaluation.scores import fit_temperature, threshold_for_acceptance
@@ -105,7 +105,7 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
         _prepare_folder(request.out, run, resume=request.resume)
     wait_for_all(world)
     model.to(device)
-    _use_channels_last(model)
+    use_channels_last(model)  # type: ignore[arg-type]
     if settings.compile:
         compile_blocks(model)  # type: ignore[arg-type]
     try:
@@ -206,12 +206,6 @@ def _commit() -> str:
         return ""
     done = subprocess.run(["git", "-C", str(top), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip()
-
-
-def _use_channels_last(model: Attributor) -> None:
-    for module in model.modules():  # type: ignore[attr-defined]
-        if isinstance(module, torch.nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _show(bar: tqdm[Any], step: Step) -> None:

@@ -105,6 +105,13 @@ class MapTransformer(nn.Module):
         return x[:, 0]
 
 
+def use_channels_last(model: nn.Module) -> None:
+    """Weights of convolutions as (out, H, W, in) in memory, which their kernels prefer; values stay."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def compile_blocks(model: nn.Module) -> None:
     """torch.compile of the parts where the time goes; names and values of the weights stay. Needs a C++ compiler on CPUs."""
     for module in model.modules():

@@ -140,4 +140,8 @@ def _load_moments(optimizer: torch.optim.Optimizer, names: list[str], tensors: M
     for key, tensor in tensors.items():
         kind, name = key.split("/", 1)
         parameter = by_name[name]
-        optimizer.state[parameter][kind] = tensor.to(parameter.device)
+        if tensor.shape == parameter.shape and tensor.ndim:
+            # The parameter's memory layout too: the fused kernels walk both as flat memory.
+            optimizer.state[parameter][kind] = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+        else:
+            optimizer.state[parameter][kind] = tensor.to(parameter.device)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bmrl.model import build
+from bmrl.model.blocks import use_channels_last
 from bmrl.model.training.trainer import Trainer
 from bmrl.pipeline.shardset import ShardSet
 
@@ -27,7 +28,8 @@ def make(tiny: dict[str, Any], small_set: ShardSet, small_protocol: str) -> Call
         run.mkdir(exist_ok=True)
         torch.manual_seed(0)
         settings = {**tiny, "epochs": 2, "batch_size": 4, "checkpoint_every": 2, **overrides}
-        model = build("bmrl", train.classes, preset="demo", **settings)
+        model: Any = build("bmrl", train.classes, preset="demo", **settings)
+        use_channels_last(model)  # as the command does; the optimizer's moments have to follow
         return Trainer(
             model,
             train=train.loader(views=model.training_views, batch_size=4, seed=0),

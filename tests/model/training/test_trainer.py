@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -233,3 +234,18 @@ def test_weight_decay_spares_what_the_model_names(tiny: dict[str, Any]) -> None:
             id(p) for name, p in model.named_parameters() if name in model.undecayed()
         }
         assert bool(free["params"]) == (semantics == "sound")
+
+
+def test_the_fused_optimizer_computes_what_the_plain_one_does(
+    make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On channels-last weights, resumed moments included: fused kernels walk memory, not indices."""
+    assert not make(tmp_path / "a").fit(resume=False, on_step=signal_at(3), on_epoch=ignore)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    adamw = torch.optim.AdamW
+    assert make(tmp_path / "a").fit(resume=True, on_step=ignore, on_epoch=ignore)
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, fused: adamw(groups, lr=lr, foreach=False))
+    assert make(tmp_path / "b").fit(resume=True, on_step=ignore, on_epoch=ignore)
+    for one, other in zip(steps(tmp_path / "a"), steps(tmp_path / "b"), strict=True):
+        name = "loss" if "step" in one else "val_nll"
+        assert one[name] == pytest.approx(other[name], rel=1e-4)
