@@ -174,19 +174,19 @@ def _dataset_document(plan: Plan, gathered: _Gathered, num_dropped: int) -> dict
     index = gathered.index
     per_source: dict[str, Counter[str]] = defaultdict(Counter)
     labels: dict[str, tuple[str, str]] = {}
-    licences: dict[str, str] = {}
+    licences: dict[str, set[str]] = defaultdict(set)
     for generator, split, kind, family, licence in zip(
         *(index[name].to_pylist() for name in ("generator", "split", "kind", "family", "licence")), strict=True
     ):
         per_source[generator][split] += 1
         labels[generator] = (kind, family)
-        licences[generator] = licence
+        licences[generator].add(licence)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": plan.settings.dataset,
         "classes": sorted(per_source),
         "generators": {
-            name: {"kind": labels[name][0], "family": labels[name][1], "licence": licences[name]}
+            name: {"kind": labels[name][0], "family": labels[name][1], "licence": "; ".join(sorted(licences[name]))}
             for name in sorted(per_source)
         },
         "prompts": _prompts(plan.views["text"], labels) if "text" in plan.views else {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .columns import ViewPlan
+from .columns import VIEWS, ViewPlan
 from .commit import TEMPORARY_PREFIX
 from .parsers.weights import file_sha256
 from .plan import PlanError, read_plan
@@ -19,6 +20,8 @@ from .tars import KEY_PATTERN, Sidecar, read_members, read_sidecar
 from .views import edge, image, noise, text
 
 NUM_REDERIVED = 32  # samples
+TABLES = ("plan.json", "plan.parquet", "index.parquet", "failures.parquet", "dataset.json")
+_COLUMN_FILE = re.compile(rf"({'|'.join(VIEWS)})/\d{{6,}}\.(tar|json)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ def verify(root: Path, *, deep: bool = False, source_root: Path | None = None) -
     if isinstance(sums, Damage):
         return [sums]
     damages = _check_file_set(root, sums)
+    damages += _check_names(sums)
     missing = {damage.path for damage in damages}
     damages += _check_small_files(root, {name: digest for name, digest in sums.items() if name not in missing})
     broken = {damage.path for damage in damages}
@@ -81,6 +85,15 @@ def _check_file_set(root: Path, sums: dict[str, str]) -> list[Damage]:
     return damages
 
 
+def _check_names(sums: dict[str, str]) -> list[Damage]:
+    """SHA256SUMS must list the tables and no name that no shard set has."""
+    strange = [name for name in sums if name not in TABLES and not _COLUMN_FILE.fullmatch(name)]
+    absent = [name for name in TABLES if name not in sums]
+    return [Damage("SHA256SUMS", f"lists {name}, which no shard set has") for name in strange] + [
+        Damage("SHA256SUMS", f"does not list {name}") for name in absent
+    ]
+
+
 def _check_small_files(root: Path, sums: dict[str, str]) -> list[Damage]:
     """Everything but the tars is small enough to be hashed always."""
     return [
@@ -101,7 +114,7 @@ def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: 
         document = json.loads((root / "dataset.json").read_bytes())
         if document["plan_id"] != plan.id:
             damages.append(Damage("dataset.json", "is of another plan than plan.json"))
-    named = {"plan.json", "plan.parquet", "index.parquet", "failures.parquet", "dataset.json"}
+    named = set(TABLES)
     for view, view_plan in plan.views.items():
         for shard in plan.shards:
             named |= {f"{view}/{shard}.json"}
