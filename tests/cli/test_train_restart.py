@@ -1,0 +1,147 @@
+"""bmrl-train as processes: SIGTERM, two ranks, settings that are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from bmrl.cli import train
+
+TINY = (
+    *("--preset", "demo", "--device", "cpu", "--batch-size", "4"),
+    *("--set", "model.dim=16", "--set", "model.depth=1", "--set", "model.heads=2", "--set", "model.mlp=16"),
+    *("--set", "model.widths=4,4,4,4,8", "--set", "noise_widths=4,4,4", "--set", "precision=float32"),
+    *("--set", "text_depth=1", "--set", "text_heads=2", "--set", "text_mlp=16"),
+)
+CODE = "import torch; torch.set_num_threads(1); from bmrl.cli.train import main; main()"
+
+
+def start(shards: Path, run: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CODE, "--shards", str(shards), "--out", str(run), *TINY, *options]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """Metrics without what a clock decides."""
+    path = run / "metrics.jsonl"
+    found = [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+    return [{k: v for k, v in line.items() if k not in ("samples_per_s", "loader_wait_s")} for line in found]
+
+
+def wait_for(step: int, run: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(6000):
+        if any(line.get("step", 0) >= step for line in lines(run)) or process.poll() is not None:
+            return
+        time.sleep(0.01)
+
+
+def together(shards: Path, run: Path, *options: str) -> list[subprocess.Popen[str]]:
+    """What torchrun does, for two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [start(shards, run, *options, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+
+
+def codes(processes: list[subprocess.Popen[str]]) -> list[int]:
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert "Traceback" not in "".join(said), said
+    return [process.returncode for process in processes]
+
+
+@pytest.mark.slow
+def test_sigterm_finishes_the_step_saves_and_exits_130(small_root: Path, small_protocol: str, tmp_path: Path) -> None:
+    run, options = tmp_path / "run", ("--protocol", small_protocol, "--epochs", "40")
+    process = start(small_root, run, *options)
+    wait_for(7, run, process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert f"stopped: {run} holds the state, the same command with --resume goes on" in said and "Traceback" not in said
+    before = lines(run)
+    steps = [line["step"] for line in before if "step" in line]
+    assert steps == list(range(1, len(steps) + 1)) and 7 <= len(steps) < 200
+    assert json.loads((run / "state.json").read_text())["step"] == steps[-1]
+    process = start(small_root, run, *options, "--resume")
+    wait_for(steps[-1] + 3, run, process)
+    process.send_signal(signal.SIGTERM)
+    assert codes([process]) == [130]
+    assert lines(run)[: len(before)] == before, "it went on"
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(small_root: Path, small_protocol: str, tmp_path: Path) -> None:
+    """Rank 0 alone writes; a signal to one stops both after the same step; resumed, they reach the same bits."""
+    options = ("--protocol", small_protocol, "--epochs", "6")
+    whole, cut, alone = (tmp_path / name for name in ("whole", "cut", "alone"))
+    assert codes(together(small_root, whole, *options)) == [0, 0]
+    found = lines(whole)
+    assert [line.get("step") for line in found] == [
+        step for epoch in range(6) for step in (*range(5 * epoch + 1, 5 * epoch + 6), None)
+    ]
+    assert (whole / "calibration.json").is_file()
+
+    pair = together(small_root, cut, *options)
+    wait_for(2, cut, pair[0])
+    pair[1].send_signal(signal.SIGTERM)
+    assert codes(pair) == [130, 130]
+    stopped = [line["step"] for line in lines(cut) if "step" in line][-1]
+    assert stopped < 30 and json.loads((cut / "state.json").read_text())["step"] == stopped
+    assert codes(together(small_root, cut, *options, "--resume")) == [0, 0]
+    assert lines(cut) == found
+    expected, again = (load_file(folder / "last.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(expected[name], again[name]) for name in expected)
+
+    # One process sees the same global batches; in two parts its first step is the same sum.
+    assert codes([start(small_root, alone, *options, "--set", "accumulate=2")]) == [0]
+    for name in ("loss", "loss_dfa", "loss_cmc", "loss_cpc", "loss_kl", "accuracy", "grad_norm"):
+        assert lines(alone)[0][name] == pytest.approx(found[0][name], rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--set", "losses.vcc=1"), "losses.vcc and losses.dfacc are two losses on the same centres"),
+        (("--set", "losses.spa=class", "--set", "model.text=0"), "losses.spa weighs the pairs of CMC"),
+        (("--set", "model.tokens=5"), "model.tokens 5 does not divide a map of 7x7"),
+        (("--set", "patch_size=56"), "holds noise patches of 112 pixels"),
+        (("--set", "accumulate=3"), "train.accumulate 3 does not divide a batch of 4"),
+    ],
+)
+def test_settings_that_do_not_go_together_exit_2(
+    options: tuple[str, ...], words: str, small_root: Path, tmp_path: Path
+) -> None:
+    arguments = ["--shards", str(small_root), "--out", str(tmp_path / "run"), *TINY, *options]
+    result = CliRunner().invoke(train.main, arguments)
+    assert result.exit_code == 2 and words in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_checkpoint_resume_takes_other_settings(small_root: Path, tmp_path: Path) -> None:
+    """After out of memory in the first step nothing is lost, so nothing has to be kept."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for options in (("--epochs", "1"), ("--epochs", "1", "--set", "accumulate=2")):
+        result = CliRunner().invoke(
+            train.main, ["--shards", str(small_root), "--out", str(run), *TINY, *options, "--resume"]
+        )
+        assert result.exit_code == 0, result.output
+        assert json.loads((run / "config.json").read_text())["config"]["train"]["accumulate"] == (
+            2 if options[2:] else 1
+        )
+        (run / "state.json").unlink()
