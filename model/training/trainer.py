@@ -231,8 +231,9 @@ class Trainer:
 
     def _check_weights(self, step: int) -> None:
         """A checkpoint never holds what cannot be trained on."""
-        finite = [(name, t.isfinite().all()) for name, t in self.model.state_dict().items() if t.is_floating_point()]
-        bad = [name for name, fine in finite if not bool(fine)]
+        tensors = {name: t for name, t in self.model.state_dict().items() if t.is_floating_point()}
+        finite = torch.stack([t.isfinite().all() for t in tensors.values()]).tolist()  # one transfer from the device
+        bad = [name for name, fine in zip(tensors, finite, strict=True) if not fine]
         if bad:
             raise TrainingError(
                 f"{len(bad)} of {len(finite)} weight tensors are not finite after step {step}, such as {bad[0]}; "
