@@ -292,6 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--random", type=int, default=25, help="random moments per fault")
     parser.add_argument("--steps", type=int, default=99, help="named steps per fault")
+    parser.add_argument("--fault", default="", help="only faults with this in their name")
     parser.add_argument("--at-most", type=int, default=10**6, help="trials in this run; the log holds the earlier ones")
     parser.add_argument("--samples", type=int, default=36)
     parser.add_argument("--shard-size", type=int, default=4)
@@ -313,7 +314,11 @@ def main() -> None:
         chosen = fault.at if options.steps >= len(fault.at) else chooser.sample(fault.at, options.steps)
         moments += [(" ".join(step), None, step) for step in chosen]
         for moment, delay, step in moments:
-            if known[fault.name, moment] or len(trials) - len(lines) >= options.at_most:
+            if (
+                options.fault not in fault.name
+                or known[fault.name, moment]
+                or len(trials) - len(lines) >= options.at_most
+            ):
                 continue
             trial = matrix.run(fault, moment, delay, step)
             trials.append(trial)
