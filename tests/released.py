@@ -181,11 +181,12 @@ RELEASED = {
             DF40/whichisreal/whichfaceisreal/whichfaceisreal/fake/01.jpeg WhichFaceIsReal test 01
             DF40_train/DiT/ff/000/000.png DiT train 000
             DF40_train/DiT/ff/000/001.png DiT train 000
+            DF40_train/DiT/ff/000/002.png DiT train 000
             DF40_train/danet/ff/frames/003_000/000.png DaGAN train 003+000
             DF40_train/simswap/frames/000_003/000.png SimSwap train 000+003
             DF40_train/simswap/frames/039_047/000.png SimSwap val 039+047
         """,
-        unused={TWO_SPLITS: 2, "empty file": 1, "byte-identical to another file of its source": 2},
+        unused={TWO_SPLITS: 2, "byte-identical to another file of its source": 2},
         warnings=("2 folders are empty, the first is DF40/sd2.1/ff/001/",),
     ),
     # 33 frames of one video are one more than are taken; masks beside the frames; actors of DeepFakeDetection.

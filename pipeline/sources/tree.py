@@ -102,8 +102,6 @@ def _list(root: Path, layout: Layout, walk: Walk) -> _Listing:
                         check_inside(root / path, root, path)
                     if os.path.splitext(entry.name)[1].lower() not in IMAGE_EXTENSIONS:  # noqa: PTH122 - 100,000 names
                         listing.others.append(path)
-                    elif entry.stat().st_size == 0:
-                        walk.unused["empty file"] += 1
                     else:
                         images.append(entry.name)
         if images:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from released import FF_LISTS, RELEASED
@@ -51,9 +52,14 @@ def test_a_released_tree_becomes_rows_and_shards(
     out = build_here(BuildOptions(dataset=name, source_root=root, out=tmp_path / "out", views=VIEWS, shard_size=16))
     index = ShardSet.open(out).index.to_pydict()
     columns = ("source_path", "generator", "split", "group")
-    assert sorted(" ".join(line) for line in zip(*(index[column] for column in columns), strict=True)) == sorted(
+    dropped = [line for line in lines(released.rows) if line.split(" ")[0] in released.empty]
+    assert sorted([*dropped, *map(" ".join, zip(*(index[column] for column in columns), strict=True))]) == sorted(
         lines(released.rows)
     )
+    failures = pq.read_table(out / "failures.parquet").to_pylist()
+    assert [(row["source_path"], row["reason"]) for row in failures] == [
+        (line.split(" ")[0], "not an image file") for line in dropped
+    ]
 
 
 def test_without_its_lists_a_set_is_split_by_the_hash_and_says_so(tmp_path: Path) -> None:
@@ -80,7 +86,7 @@ def test_adding_a_source_moves_no_sample(tmp_path: Path) -> None:
     (tmp_path / "some").mkdir()
     (root / "DF40_train").rename(tmp_path / "some" / "DF40_train")
     some = {row.path: row.split for row in DATASETS["df40"].walk(tmp_path / "some", TAXONOMY).rows}
-    assert len(some) == 5 + 1  # 953_000 is only left out beside DF40, which tests 953
+    assert len(some) == 6 + 1  # 953_000 is only left out beside DF40, which tests 953
     assert {path: split for path, split in some.items() if path in everything}.items() <= everything.items()
 
 
