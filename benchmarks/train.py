@@ -1,0 +1,203 @@
+"""A training step of ours against one written from the description of the released code, and the cost of every module.
+
+    python benchmarks/train.py --shards ROOT --out benchmarks/results/train.md
+
+Both train the same model (preset `paper`, semantics strict: the padding attended, as released) on the same images, in
+turns within one process. "Compute" is forward, backward and optimizer; the whole step adds what comes before it: the
+reference's preprocessing, our loader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe
+from torch import nn
+from train_reference import ReferenceStep, UNet, encode_every_prompt, preprocess
+
+from bmrl.model import alignment, build
+from bmrl.model.blocks import Attention, use_channels_last
+from bmrl.model.training.trainer import Trainer
+from bmrl.pipeline.protocols import load_protocol
+from bmrl.pipeline.shardset import ShardSet
+
+# spec of the published sizes: module -> GMAC an image, forward (text: one prompt of 308 tokens)
+EXPECTED = {"AE": 6.56, "EE": 6.51, "NE": 0.57, "PE": 6.56, "LE": 6.40}
+
+
+def count_macs(module: nn.Module, call: Callable[[], Any]) -> int:
+    """Multiplications of convolutions, linear layers and attention in one call."""
+    total = 0
+
+    def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            total += output.numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.ConvTranspose2d):
+            total += inputs[0].numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            total += output.numel() * layer.in_features
+        elif isinstance(layer, Attention):
+            total += 2 * inputs[0].shape[0] * inputs[0].shape[1] ** 2 * inputs[0].shape[2]
+
+    handles = [layer.register_forward_hook(hook) for layer in module.modules()]
+    with torch.no_grad():
+        call()
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def costs() -> list[str]:
+    """Parameters and MACs by module of preset `paper`, strict."""
+    model: Any = build("bmrl", 10, preset="paper", semantics="strict").eval()
+    image, edge, noise = torch.rand(1, 3, 224, 224), torch.rand(1, 1, 224, 224), torch.rand(1, 3, 112, 112)
+    tokens = torch.full((1, 4, 77), 49407)
+    parts: dict[str, tuple[nn.Module, torch.Tensor]] = {
+        "AE": (model.visual["image"], image),
+        "EE": (model.visual["edge"], edge),
+        "NE": (model.visual["noise"], noise),
+        "PE": (model.parsing, image),
+        "LE": (model.language, tokens),
+    }
+    lines = ["| module | M parameters | GMAC an image | section 6 |", "|---|---|---|---|"]
+    total = {"params": 0.0, "train": 0.0, "inference": 0.0}
+    for name, (module, given) in parts.items():
+        macs = count_macs(module, lambda m=module, x=given: m(x)) / 1e9  # type: ignore[misc]
+        params = _params(module)
+        lines.append(f"| {name} | {params:.1f} | {macs:.2f} | {EXPECTED[name]} |")
+        total["train"] += macs
+        total["inference"] += macs if name in ("AE", "EE", "NE") else 0.0
+    visual = _params(model.visual) + _params(model.head)
+    lines.append(
+        f"| training | {_params(model):.1f} | {total['train']:.2f} | 179.5 M with 3 layers in NE and EE, 26.6 |"
+    )
+    lines.append(f"| inference | {visual:.1f} | {total['inference']:.2f} | 98.6 M with 3 layers, 13.64 |")
+    unet = UNet().eval()
+    macs = count_macs(unet, lambda: unet(noise)) / 1e9
+    lines.append(f"| the reference's U-Net | {_params(unet):.1f} | {macs:.2f} | 31, 9.2 |")
+    return lines
+
+
+def _params(module: nn.Module) -> float:
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+class Ours:
+    """Our trainer's step over our loader, in either precision."""
+
+    def __init__(self, shards: ShardSet, run: Path, batch_size: int) -> None:
+        torch.manual_seed(0)
+        model: Any = build("bmrl", shards.classes, preset="paper", semantics="strict")
+        use_channels_last(model)
+        model.train()
+        self.loader = shards.loader(views=model.training_views, batch_size=batch_size)
+        self.trainer = Trainer(model, train=self.loader, validation=list, run=run, device=torch.device("cpu"))
+
+    def __call__(self, batch: dict[str, Any], precision: str) -> float:
+        self.trainer.config = dataclasses.replace(self.trainer.config, precision=precision)
+        return self.trainer._step(batch, 0)["loss"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=Path, required=True)
+    parser.add_argument("--protocol", default="demo-1", help="Its seen sources are the classes, 10 in the paper.")
+    parser.add_argument("--batch-size", type=int, default=32, help="32 needs 20 GB of memory.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    machine = describe("torch", "numpy", "scikit-image")
+    text = [
+        "# Training step, and what the modules cost",
+        "",
+        "Command: `python benchmarks/train.py`, see its first lines. " + machine,
+    ]
+    text += [
+        f"{options.threads} threads, batch {options.batch_size}, preset paper, semantics strict, in turns.",
+        "",
+    ]
+    text += [*costs(), ""]
+    print("\n".join(text), flush=True)
+    shards = ShardSet.open(options.shards).select(protocol=load_protocol(options.protocol), part="seen", split="train")
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Ours(shards, Path(folder), options.batch_size)
+        torch.manual_seed(0)
+        alignment.ENCODERS["every prompt"] = encode_every_prompt
+        model: Any = build("bmrl", shards.classes, preset="paper", semantics="strict")
+        object.__setattr__(model.config.model, "text_readout", "every prompt")
+        reference = ReferenceStep(model.train())
+        times = measure(ours, reference, options.rounds)
+    table = report(times)
+    print("\n".join(table))
+    if options.out:
+        options.out.write_text("\n".join([*text, *table]) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    wall: float
+    cpu: float  # of all threads: what another process takes away does not count
+
+
+def measure(ours: Ours, reference: ReferenceStep, rounds: int) -> dict[str, list[Time]]:
+    """Times by what was timed, after a warm-up on two samples."""
+    batches = iter(ours.loader)
+    times: dict[str, list[Time]] = {}
+
+    def timed(name: str, call: Callable[[], Any]) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = call()
+        found = Time(time.perf_counter() - wall, time.process_time() - cpu)
+        times.setdefault(name, []).append(found)
+        print(f"{name}: {found.wall:.2f} s, {found.cpu:.2f} s of CPU", flush=True)
+        return result
+
+    def turn(batch: dict[str, Any]) -> None:
+        views = timed("preprocess", lambda: preprocess(batch["image"]))
+        timed("reference", lambda: reference({**batch, **views}))
+        for precision in ("float32", "bfloat16"):
+            timed(precision, lambda p=precision: ours(batch, p))  # type: ignore[misc]
+
+    turn({name: value[:2] for name, value in next(batches).items()})
+    times.clear()
+    for _ in range(rounds):
+        turn(timed("loader", lambda: next(batches)))
+    return times
+
+
+def report(times: dict[str, list[Time]]) -> list[str]:
+    """Medians, ratios of medians, and every point."""
+    wall = {name: statistics.median(t.wall for t in found) for name, found in times.items()}
+    cpu = {name: statistics.median(t.cpu for t in found) for name, found in times.items()}
+    head = ["", "compute, s of CPU", "ratio", "compute, s", "ratio", "whole step, s", "ratio", "points (CPU)"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    before = {"reference": "preprocess", "float32": "loader", "bfloat16": "loader"}
+    whole = {name: wall[name] + wall[before[name]] for name in before}
+    for name in before:
+        cells = [name if name == "reference" else f"ours, {name}"]
+        for seconds in (cpu, wall, whole):
+            cells += [f"{seconds[name]:.2f}", f"{seconds['reference'] / seconds[name]:.2f}"]
+        lines.append("| " + " | ".join([*cells, ", ".join(f"{t.cpu:.2f}" for t in times[name])]) + " |")
+    share = 100 * wall["loader"] / whole["bfloat16"]
+    return [
+        *lines,
+        "",
+        f"The reference's preprocessing takes {wall['preprocess']:.2f} s of its step; waiting for our loader takes "
+        f"{1000 * wall['loader']:.2f} ms, {share:.3f} % of the faster step. No GPU was at hand: images/s, MFU, bandwidth "
+        "and the 20x of the whole step are not measured.",
+    ]
+
+
+if __name__ == "__main__":
+    main()
