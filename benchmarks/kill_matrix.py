@@ -74,6 +74,7 @@ class Fault:
     name: str
     strike: Callable[[subprocess.Popen[str], int | None], bool]  # (driver, pid at the step) -> whether it hit
     exit_codes: tuple[int, ...]
+    ends_the_run: bool  # whatever the run is doing
     at: tuple[tuple[str, str], ...]
 
 
@@ -129,10 +130,10 @@ def _title(process: psutil.Process) -> str:
 
 
 FAULTS = (
-    Fault("SIGKILL of the driver's process group", kill_driver, (-signal.SIGKILL,), DRIVER_STEPS + WORKER_STEPS),
-    Fault("SIGKILL of one worker", kill_worker, (0,), WORKER_STEPS),
-    Fault("SIGKILL of the Ray node", kill_node, (1,), WORKER_STEPS),
-    Fault("SIGINT (Ctrl-C)", interrupt, (130,), DRIVER_STEPS + WORKER_STEPS),
+    Fault("SIGKILL of the driver's process group", kill_driver, (-signal.SIGKILL,), True, DRIVER_STEPS + WORKER_STEPS),
+    Fault("SIGKILL of one worker", kill_worker, (0,), False, WORKER_STEPS),
+    Fault("SIGKILL of the Ray node", kill_node, (1,), False, WORKER_STEPS),
+    Fault("SIGINT (Ctrl-C)", interrupt, (130,), True, DRIVER_STEPS + WORKER_STEPS),
 )
 
 
@@ -166,13 +167,14 @@ class Matrix:
         start = time.perf_counter()
         driver = self._start(out, None if step is None else f"{step[0]}:{step[1]}:{marker}")
         hit = self._strike(driver, fault, delay, marker)
+        was_complete = (out / "dataset.json").exists()
         trial.struck_s = round(time.perf_counter() - start, 2)
         before = _committed(out)
         _, errors = driver.communicate(timeout=300)
         trial.exit_code = driver.returncode
         expected = fault.exit_codes if hit else (0,)
         if driver.returncode not in expected:
-            if driver.returncode == 0 and step is None:
+            if driver.returncode == 0 and step is None and (was_complete or not fault.ends_the_run):
                 trial.moment += " (the build had ended)"
             else:
                 trial.problems.append(f"exit code {driver.returncode}, expected {expected[0]}: {errors[-300:]}")
@@ -234,6 +236,7 @@ class Matrix:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background shells ignore it
         )
 
 

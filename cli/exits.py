@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -61,11 +62,24 @@ def stop(sentence: str, code: int) -> NoReturn:
 @contextmanager
 def _interruptible() -> Iterator[None]:
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a background shell asks to leave Ctrl-C alone
+        signal.signal(signal.SIGINT, _interrupt)
+    _interrupted.clear()
     try:
         yield
     except KeyboardInterrupt:
         stop("interrupted: what is committed stays, the same command goes on", INTERRUPTED)
 
 
+def raise_if_interrupted() -> None:
+    """KeyboardInterrupt again, where a library has swallowed the first (callbacks of compiled code do)."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+_interrupted = threading.Event()
+
+
 def _interrupt(*_: object) -> NoReturn:
+    _interrupted.set()
     raise KeyboardInterrupt

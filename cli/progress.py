@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from .exits import raise_if_interrupted
+
 if TYPE_CHECKING:
     from ..pipeline.build import Progress
 
@@ -21,6 +23,8 @@ class BuildBar:
         self._bar: tqdm[Any] | None = None
 
     def update(self, progress: Progress) -> None:
+        """Called at least once a second while tasks run."""
+        raise_if_interrupted()
         if self._bar is None:
             self._bar = tqdm(total=progress.total, unit="samples", desc="building", smoothing=0.05, mininterval=0.5)
         self._bar.set_postfix_str(f"dropped {progress.dropped}", refresh=False)

@@ -13,7 +13,9 @@ import math
 import os
 import platform
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -344,6 +346,7 @@ def _ray_session(run: RunSettings) -> Iterator[Any]:
     import ray
 
     local = run.ray_address is None
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address="local" if local else run.ray_address,
@@ -354,8 +357,12 @@ def _ray_session(run: RunSettings) -> Iterator[Any]:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
+    except SystemExit:  # what Ray's own handler of SIGTERM does
+        raise KeyboardInterrupt from None
     except Exception as error:  # Ray raises plain ones too, as when its node dies while it starts
         raise BuildError(f"Ray cannot be started or reached: {_one_line(error)}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray takes it over
     try:
         yield ray
     finally:

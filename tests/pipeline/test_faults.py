@@ -286,3 +286,22 @@ def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
     holder.communicate()
     with lock_root(tmp_path):
         assert str(os.getpid()) in (tmp_path / ".log/lock").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_build_at_any_moment(number: signal.Signals, small_source: Path, tmp_path: Path) -> None:
+    """While it imports, while Ray starts (which takes SIGTERM over), and while tasks run."""
+    for delay in (0.8, 2.0, 3.0, 5.0):
+        process = subprocess.Popen(
+            [*COMMAND, *_build_arguments(small_source, tmp_path / f"out-{delay}")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background shells ignore it
+        )
+        time.sleep(delay)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=100)
+        assert process.returncode == 130, stderr
+        assert stderr.splitlines()[-1] == "interrupted: what is committed stays, the same command goes on"
