@@ -174,7 +174,8 @@ class Matrix:
         trial.exit_code = driver.returncode
         expected = fault.exit_codes if hit else (0,)
         if driver.returncode not in expected:
-            if driver.returncode == 0 and step is None and (was_complete or not fault.ends_the_run):
+            ended = driver.returncode == 0 or (was_complete and driver.returncode == -signal.SIGINT)  # on its way out
+            if ended and step is None and (was_complete or not fault.ends_the_run):
                 trial.moment += " (the build had ended)"
             else:
                 trial.problems.append(f"exit code {driver.returncode}, expected {expected[0]}: {errors[-300:]}")
