@@ -146,7 +146,7 @@ class Matrix:
         self.command = [
             *(sys.executable, "-c", "from bmrl.cli.prep import main; main()", "build", "--dataset", "folder"),
             *("--root", str(self.source), "--shard-size", str(shard_size), "--workers", "2"),
-            *("--max-failures", "0.05"),
+            *("--max-failures", "0.5"),
             *("--parser", f"maps:bisenet:{self.source.with_name('maps')}", "--out"),
         ]
         self.reference = work / "reference"
