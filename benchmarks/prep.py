@@ -184,7 +184,7 @@ def workers(photographs: list[Path], work: Path, rounds: int) -> str:
     """The same build with one and two workers, in turns; seconds from the first task to the end."""
     lines = ["| build | 1 worker, s | 2 workers, s | times |", "|---|---|---|---|"]
     for what, count, options in (
-        ("image, edge, noise, text", 4000, {"views": CPU_VIEWS}),
+        ("image, edge, noise, text", 4000, {"views": CPU_VIEWS, "shard_size": 50}),
         ("all five, parser bisenet-lite", 400, {"parser": "bisenet-lite", "shard_size": 25}),
     ):
         source = link(photographs, work / f"workers-{count}", count)
@@ -203,7 +203,7 @@ def growth(photographs: list[Path], work: Path) -> str:
     per_image = []
     for count in (1000, 10_000):
         source = link(photographs, work / f"growth-{count}", count)
-        found = timed_build(source, work / "out", 2, views=CPU_VIEWS)
+        found = timed_build(source, work / "out", 2, views=CPU_VIEWS, shard_size=50)
         per_image.append(found["work_s"] / count)
         rest = found["seconds"] - found["work_s"]
         lines.append(
