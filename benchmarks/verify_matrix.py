@@ -128,7 +128,8 @@ def main() -> None:
     for name, size in sizes.items():
         by_kind[Path(name).suffix or name] += size
     rows = "\n".join(
-        f"| {kind} | {count} | {count - sum(set(kind.split()) <= set(one.split()) for one in missed)} |" for kind, count in tried.items()
+        f"| {kind} | {count} | {count - sum(set(kind.split()) <= set(one.split()) for one in missed)} |"
+        for kind, count in tried.items()
     )
     text = f"""# Does `verify --deep` find every damage?
 
