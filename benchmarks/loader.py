@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -20,12 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import describe
 from PIL import Image
 
 from bmrl.pipeline import ShardSet
@@ -34,10 +33,12 @@ from bmrl.pipeline.export import export_tars
 from bmrl.pipeline.loader import Loader
 from bmrl.pipeline.views.codec import npy_header
 
+Buffers = list[dict[str, np.ndarray]]
 VIEWS = ("image", "edge", "noise", "parsing", "text")
 BATCH = 64
 ROUNDS = 9
 SOAK_EPOCHS = 30
+ROTATING = 4  # batches that the loader keeps in memory with one thread
 PEERS = {
     "webdataset-png": "plain WebDataset over PNG columns",
     "webdataset": "WebDataset over .npy",
@@ -94,24 +95,54 @@ class BareGather:
             for shard, row in zip(*(shard_set.index[n].to_pylist() for n in ("shard", "row")), strict=True)
         ]
 
-    def run(self, order: Sequence[int]) -> int:
-        buffers = {view: np.empty((BATCH, rows[0].shape[1]), np.uint8) for view, rows in self.rows.items()}
-        for start in range(0, len(order) - BATCH + 1, BATCH):
+    def buffers(self, keep: int) -> Buffers:
+        """Memory of `keep` batches, its pages touched."""
+        return [
+            {view: np.ones((BATCH, rows[0].shape[1]), np.uint8) for view, rows in self.rows.items()}
+            for _ in range(keep)
+        ]
+
+    def run(self, order: Sequence[int], buffers: Buffers) -> int:
+        for number, start in enumerate(range(0, len(order) - BATCH + 1, BATCH)):
             part = [self.places[i] for i in order[start : start + BATCH]]
             for view, rows in self.rows.items():
-                out = buffers[view]
+                out = buffers[number % len(buffers)][view]
                 for i, (shard, row) in enumerate(part):
                     out[i] = rows[shard][row]
         return len(order) // BATCH * BATCH
 
-    def run_on_two_threads(self, order: Sequence[int]) -> int:
+    def run_on_two_threads(self, order: Sequence[int], buffers: Sequence[Buffers]) -> int:
         half = len(order) // 2
-        threads = [threading.Thread(target=self.run, args=(part,)) for part in (order[:half], order[half:])]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads([lambda: self.run(order[:half], buffers[0]), lambda: self.run(order[half:], buffers[1])])
         return half // BATCH * BATCH * 2
+
+
+def in_threads(calls: Sequence[Callable[[], Any]]) -> None:
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class MemoryCopy:
+    """1 GiB copied in pieces of 256 KiB: what the memory gives, whoever asks."""
+
+    PIECE = 1 << 18
+
+    def __init__(self) -> None:
+        self.given, self.out = (np.ones(1 << 30, np.uint8) for _ in range(2))
+
+    def run(self, part: int, parts: int) -> None:
+        size = len(self.given) // parts
+        for start in range(part * size, (part + 1) * size, self.PIECE):
+            self.out[start : start + self.PIECE] = self.given[start : start + self.PIECE]
+
+    def rate(self, threads: int) -> float:
+        """GB/s."""
+        start = time.perf_counter()
+        in_threads([lambda part=part: self.run(part, threads) for part in range(threads)])  # type: ignore[misc]
+        return len(self.given) / 1e9 / (time.perf_counter() - start)
 
 
 def rate(work: Callable[[], int]) -> float:
@@ -132,6 +163,7 @@ def measure_first(work: Path) -> dict[str, list[float]]:
 def measure_one_core(work: Path) -> dict[str, list[float]]:
     """Bare gather and loader taking turns in one process, so that other work on the machine hits both alike."""
     bare = BareGather(work / "raw")
+    buffers = bare.buffers(1)
     rng = np.random.default_rng(0)
     loaders = {
         name: ShardSet.open(work / root).loader(views=VIEWS, batch_size=BATCH, num_threads=threads)
@@ -140,7 +172,7 @@ def measure_one_core(work: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in ("bare", *loaders)}
     for _ in range(ROUNDS + 1):
         order = rng.permutation(len(bare.places)).tolist()
-        found["bare"].append(rate(lambda order=order: bare.run(order)))  # type: ignore[misc]
+        found["bare"].append(rate(lambda order=order: bare.run(order, buffers)))  # type: ignore[misc]
         for name, loader in loaders.items():
             if name != "ours, png" or len(found[name]) < 3:
                 found[name].append(rate(epoch_of(loader)))
@@ -148,7 +180,8 @@ def measure_one_core(work: Path) -> dict[str, list[float]]:
 
 
 def measure_two_cores(work: Path) -> dict[str, list[float]]:
-    bare = BareGather(work / "raw")
+    bare, memory = BareGather(work / "raw"), MemoryCopy()
+    kept = {"bare": [bare.buffers(1) for _ in range(2)], "rotating": [bare.buffers(ROTATING) for _ in range(2)]}
     rng = np.random.default_rng(0)
     loaders = {
         (root, threads): ShardSet.open(work / root).loader(views=VIEWS, batch_size=BATCH, num_threads=threads)
@@ -158,10 +191,10 @@ def measure_two_cores(work: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for turn in range(ROUNDS + 1):
         order = rng.permutation(len(bare.places)).tolist()
-        rates = {
-            "bare, 1 thread": rate(lambda order=order: bare.run(order)),  # type: ignore[misc]
-            "bare, 2 threads": rate(lambda order=order: bare.run_on_two_threads(order)),  # type: ignore[misc]
-        }
+        rates = {"copy, 1 thread": memory.rate(1), "copy, 2 threads": memory.rate(2)}
+        for name, pair in kept.items():
+            rates[f"{name}, 1 thread"] = rate(lambda order=order, pair=pair: bare.run(order, pair[0]))  # type: ignore[misc]
+            rates[f"{name}, 2 threads"] = rate(lambda order=order, pair=pair: bare.run_on_two_threads(order, pair))  # type: ignore[misc]
         for (root, threads), loader in loaders.items():
             if root == "raw" or turn < 3:
                 rates[f"{root}, {threads} thread{'s'[: threads - 1]}"] = rate(epoch_of(loader))
@@ -232,6 +265,8 @@ def kill_and_look(work: Path) -> str:
 
 
 def middle(rates: Sequence[float]) -> str:
+    if max(rates) < 100:
+        return f"{statistics.median(rates):.1f}"
     if len(rates) < 3:
         return f"{statistics.median(rates):,.0f}"
     low, _, high = statistics.quantiles(rates, n=4)
@@ -261,7 +296,13 @@ def report(work: Path, peers: str) -> str:
     best = max((way for way in PEERS if way not in ("webdataset-png", "on-the-fly")), key=lambda w: max(others[w]))
     lines += ["", f"Best of the four formats: {PEERS[best]}.", "", "| two cores | 1 thread | 2 threads | gain |"]
     lines.append("|---|---|---|---|")
-    for name, row in (("bare", "bare gather"), ("raw", "ours, raw"), ("png", "ours, PNG codec (decoding)")):
+    for name, row in (
+        ("copy", "copy of 1 GiB, pieces of 256 KiB, GB/s"),
+        ("bare", "bare gather"),
+        ("rotating", f"bare gather into {ROTATING} batches in turn, as a loader must"),
+        ("raw", "ours, raw"),
+        ("png", "ours, PNG codec (decoding)"),
+    ):
         single, double = two[f"{name}, 1 thread"], two[f"{name}, 2 threads"]
         lines.append(f"| {row} | {middle(single)} | {middle(double)} | {ratio(double, single):.2f}x |")
     memory = soak["anonymous"]
@@ -272,16 +313,6 @@ def report(work: Path, peers: str) -> str:
         f"After SIGKILL of a loading process: {kill_and_look(work)}.",
     ]
     return "\n".join(lines)
-
-
-def machine() -> str:
-    model = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].splitlines()[0]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "webdataset"))
-    return (
-        f"Commit {commit.strip()}; Python {platform.python_version()}, {packages}, peers of benchmarks/loader-peers.txt; "
-        f"{model}, {os.cpu_count()} cores; load average at the start {os.getloadavg()[0]:.1f}."
-    )
 
 
 def main() -> None:
@@ -299,7 +330,7 @@ def main() -> None:
         result: Any = run(options.work)
         print(json.dumps(result))
         return
-    head = machine()
+    head = describe("torch", "numpy", "webdataset") + " Peers: benchmarks/loader-peers.txt."
     prepare(options.photographs, options.work, options.peers)
     table = report(options.work, options.peers)
     command = (
