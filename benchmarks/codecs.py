@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ import numpy as np
 import qoi
 import torch
 import zstandard
+from machine import describe
 from PIL import Image
 
 from bmrl.pipeline.columns import ARRAYS
@@ -143,15 +140,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    started_on = describe("pillow", "zstandard", "lz4", "qoi", "torch")
     views = views_of(options.photographs, options.count)
     for name, arrays in views.items():
         assert list(arrays[0].shape) == ARRAYS[name]["shape"] and arrays[0].dtype == ARRAYS[name]["dtype"]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
-    packages = ", ".join(f"{n} {version(n)}" for n in ("pillow", "zstandard", "lz4", "qoi", "torch"))
-    model = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].splitlines()[0]
     head = (
-        f"Commit {commit.strip()}; Python {platform.python_version()}, {packages}; {model}, {os.cpu_count()} cores; "
-        f"load average at the start {os.getloadavg()[0]:.1f}.\n{options.count} photographs, one thread, CPU time, "
+        f"{started_on}\n{options.count} photographs, one thread, CPU time, "
         f"median of {ROUNDS} rounds; every codec is checked to give the array back."
     )
     command = "python benchmarks/codecs.py --photographs ../shared/data/celebamask-hq"

@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 from pathlib import Path
 
 import torch
+from machine import commit, cpu
 
 from bmrl.model.evaluation.table import render_table
 
@@ -25,13 +24,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/demo.md"))
     options = parser.parse_args()
     document = json.loads(options.result.read_text())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     lines = [
         "# BMRL on the embedded dataset (simulated sources: no evidence about real generators)",
         "",
         "* Command: `make demo`, in a fresh clone",
-        f"* Commit before this file: {commit.stdout.strip()}",
-        f"* Machine: {os.cpu_count()} CPU cores ({platform.machine()}), no GPU; torch {torch.__version__}",
+        f"* Commit before this file: {commit()}",
+        f"* Machine: {os.cpu_count()} CPU cores ({cpu()}), no GPU; torch {torch.__version__}",
         f"* Wall clock: {options.minutes} minutes, installation included{'; ' + options.note if options.note else ''}",
         "* One seed. Spread: one standard error of the seen accuracy is 1.1 points (n = 1000), of a rejection rate of one",
         "  source up to 5 points (n = 100).",

@@ -9,8 +9,6 @@ does. Speeds are of one image at a time on one thread, engines taking turns so t
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -19,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
+from machine import describe
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -195,17 +193,6 @@ def cuda_table(net: BiSeNet, side: int, peak_tflops: float) -> list[str]:
     return [*lines, f"| {rate:.0f} | {share:.1%} of {peak_tflops:.0f} TFLOP/s |", ""]
 
 
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores; load average at the start {os.getloadavg()[0]:.1f}"
-
-
 def random_bisenet() -> BiSeNet:
     """Full size, with statistics such as a trained net has, so that folding them in is not trivial."""
     torch.manual_seed(0)
@@ -229,7 +216,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
     torch.set_num_threads(1)
-    started_on = machine()
+    started_on = describe("torch", "onnxruntime", "numpy")
 
     spec = resolve("bisenet-lite")
     lite = load_bisenet(spec.path)
@@ -238,14 +225,12 @@ def main() -> None:
     held_out = split_held_out(find_photographs(options.photographs))[1]
     photographs = [photo.read()[0] for photo in held_out[:50]]
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     lines = [
         "# Face parsing",
         "",
         f"    python benchmarks/parsing.py --photographs ../shared/data/celebamask-hq --rounds {options.rounds}",
         "",
-        f"Commit {commit}; bisenet-lite sha256 {spec.sha256[:16]}; Python {platform.python_version()}, torch "
-        f"{torch.__version__}, onnxruntime {onnxruntime.__version__}, numpy {np.__version__}; {started_on}.",
+        f"{started_on} bisenet-lite sha256 {spec.sha256[:16]}.",
         "CPU time is the process's own, so that other work on the machine counts less; +- is half the interquartile range.",
         "",
     ]

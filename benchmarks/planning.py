@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy
 import pyarrow
+from machine import commit, cpu
 
 GENERATORS = ("real", "StyleGAN2", "StyleGAN3", "DDPM", "LatDiff", "Diffae", "FSLSD", "SimSwap", "InSwapper", "e4s")
 FRAMES = 20  # of a video
@@ -135,21 +136,14 @@ def make_df40(root: Path, num_rows: int, sizes: str) -> None:
 
 
 def header(num_rows: int, repeats: int) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    with Path("/proc/cpuinfo").open() as stream:
-        model = next(
-            (line.split(":")[1].strip() for line in stream if line.startswith("model name")), platform.machine()
-        )
     return "\n".join(
         [
             "# Planning",
             "",
             f"* Command: `python benchmarks/planning.py --rows {num_rows} --repeats {repeats} --out "
             "benchmarks/results/planning.md`",
-            f"* Commit before this file: {commit}",
-            f"* Machine: {model}, {os.cpu_count()} cores (one used)",
+            f"* Commit before this file: {commit()}",
+            f"* Machine: {cpu()}, {os.cpu_count()} cores (one used)",
             f"* Versions: Python {platform.python_version()}, numpy {numpy.__version__}, pyarrow {pyarrow.__version__}",
             "* Asked: 100,000 rows in less than 20 s and less than 1 GB. The files are made just before, so the file system's",
             "  cache is warm. No earlier version plans named datasets or compares files: there is no baseline to compare with.",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import sklearn
 import torch
+from machine import commit, cpu
 from sklearn.metrics import roc_auc_score
 
 from bmrl.model.evaluation.controls import CLASSIFIERS, CONTENT_FEATURES, F32, TRACE_FEATURES, linear_probe
@@ -108,21 +108,6 @@ def leak_table(train: Features, test: Features) -> list[tuple[str, str, float]]:
     return rows
 
 
-def describe_machine() -> str:
-    cpu = "unknown CPU"
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        cpu = next(
-            (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), cpu
-        )
-    return f"{cpu}, {os.cpu_count()} cores (one used)"
-
-
-def current_commit() -> str:
-    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "not a git checkout"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the Markdown here too")
@@ -185,8 +170,8 @@ def report(
         "# The simulators of `demo` (simulated sources: nothing here is evidence about real generators)",
         "",
         f"* Command: `{command}`",
-        f"* Commit before this file: {current_commit()}",
-        f"* Machine: {describe_machine()}",
+        f"* Commit before this file: {commit()}",
+        f"* Machine: {cpu()}, {os.cpu_count()} cores (one used)",
         f"* Versions: Python {platform.python_version()}, numpy {np.__version__}, OpenCV {cv2.__version__}, "
         f"scikit-learn {sklearn.__version__}, torch {torch.__version__}",
         f"* Data: {options.num_train} train identities x 10 seen sources; {options.num_test} test identities x 19 sources",
