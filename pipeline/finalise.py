@@ -17,6 +17,7 @@ import pyarrow as pa
 from .columns import ViewPlan
 from .commit import canonical_json, checkpoint, write_bytes, write_parquet
 from .plan import SCHEMA_VERSION, Plan, ordered
+from .sums import write_sums
 from .tars import Sidecar, read_sidecar
 from .views import text
 
@@ -84,8 +85,7 @@ def finalise(root: Path, plan: Plan) -> Finished:
     sums = gathered.sums | {"dataset.json": hashlib.sha256(document).hexdigest()}
     for name in ("plan.json", "plan.parquet", "index.parquet", "failures.parquet"):
         sums[name] = _sha256(root / name)
-    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-    write_bytes(root / "SHA256SUMS", "".join(lines).encode())
+    write_sums(root, sums)
     checkpoint("after-sums", root / "SHA256SUMS")
     write_bytes(root / "dataset.json", document)
     return Finished(

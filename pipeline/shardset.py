@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from .columns import VIEWS, ViewPlan
 from .plan import SCHEMA_VERSION, shard_name
 from .protocols import Protocol, load_protocol
+from .sums import read_sums
 
 if TYPE_CHECKING:
     from .loader import Loader
@@ -62,7 +63,7 @@ class ShardSet:
             raise ShardSetError(f"{file} is damaged; `bmrl-prep build` writes it again") from None
         if version != SCHEMA_VERSION:
             raise ShardSetError(f"{file} has schema_version {version}, this version of bmrl reads {SCHEMA_VERSION}")
-        sums = _read_sums(root)
+        sums = _sums(root)
         for name in ("dataset.json", "index.parquet"):  # a flipped bit in either would be another epoch
             try:
                 found = hashlib.sha256((root / name).read_bytes()).hexdigest()
@@ -104,7 +105,7 @@ class ShardSet:
     @property
     def sums(self) -> dict[str, str]:
         """Relative path -> sha256 of every file, as SHA256SUMS says."""
-        return _read_sums(self.root)
+        return _sums(self.root)
 
     @property
     def missing_sources(self) -> tuple[str, ...]:
@@ -224,12 +225,11 @@ class ShardSet:
         return verify(self.root, deep=deep, source_root=source_root)
 
 
-def _read_sums(root: Path) -> dict[str, str]:
+def _sums(root: Path) -> dict[str, str]:
     try:
-        lines = (root / "SHA256SUMS").read_text(encoding="ascii").splitlines()
-        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError):
-        raise ShardSetError(f"{root / 'SHA256SUMS'} is missing or damaged; `bmrl-prep build` writes it again") from None
+        return read_sums(root)
+    except ValueError as error:
+        raise ShardSetError(f"{root / 'SHA256SUMS'} is {error}; `bmrl-prep build` writes it again") from None
 
 
 def _among(rows: pa.Table, generators: Sequence[str]) -> pa.Table:

@@ -16,6 +16,7 @@ from .columns import VIEWS, ViewPlan
 from .commit import TEMPORARY_PREFIX
 from .parsers.weights import file_sha256
 from .plan import PlanError, read_plan
+from .sums import read_sums
 from .tars import KEY_PATTERN, Sidecar, read_members, read_sidecar
 from .views import edge, image, noise, text
 
@@ -34,37 +35,23 @@ class Damage:
 
 def verify(root: Path, *, deep: bool = False, source_root: Path | None = None) -> list[Damage]:
     """All damages of a shard set, sorted by path. An incomplete build is one damage: dataset.json is missing."""
-    sums = _read_sums(root)
-    if isinstance(sums, Damage):
-        return [sums]
+    if not (root / "dataset.json").is_file():
+        return [Damage("dataset.json", "missing: the build is not complete, run it again")]
+    try:
+        sums = read_sums(root)
+    except ValueError as error:
+        return [Damage("SHA256SUMS", f"{error}; run the build again to write it anew")]
     damages = _check_file_set(root, sums)
-    damages += _check_names(sums)
     missing = {damage.path for damage in damages}
     damages += _check_small_files(root, {name: digest for name, digest in sums.items() if name not in missing})
     broken = {damage.path for damage in damages}
     if not {"plan.json", "plan.parquet", "dataset.json"} & broken:
         damages += _check_columns(root, sums, broken, deep=deep)
+    else:
+        damages += _check_names(sums)
     if deep and not damages:
         damages += _rederive(root, source_root)
     return sorted(damages, key=lambda damage: damage.path)
-
-
-def _read_sums(root: Path) -> dict[str, str] | Damage:
-    if not (root / "dataset.json").is_file():
-        return Damage("dataset.json", "missing: the build is not complete, run it again")
-    try:
-        lines = (root / "SHA256SUMS").read_text(encoding="ascii").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError):
-        return Damage("SHA256SUMS", "missing or damaged: run the build again to write it anew")
-    sums = {}
-    for line in lines:
-        digest, separator, name = line.rstrip("\n").partition("  ")
-        if not separator or len(digest) != 64 or not set(digest) <= set("0123456789abcdef") or not line.endswith("\n"):
-            return Damage("SHA256SUMS", f"damaged: cannot read the line {line.strip()[:80]!r}")
-        sums[name] = digest
-    if list(sums) != sorted(sums) or len(sums) != len(lines):
-        return Damage("SHA256SUMS", "damaged: its lines are not sorted and unique")
-    return sums
 
 
 def _check_file_set(root: Path, sums: dict[str, str]) -> list[Damage]:
@@ -86,7 +73,7 @@ def _check_file_set(root: Path, sums: dict[str, str]) -> list[Damage]:
 
 
 def _check_names(sums: dict[str, str]) -> list[Damage]:
-    """SHA256SUMS must list the tables and no name that no shard set has."""
+    """What can be said without a plan: SHA256SUMS must list the tables and no name that no shard set has."""
     strange = [name for name in sums if name not in TABLES and not _COLUMN_FILE.fullmatch(name)]
     absent = [name for name in TABLES if name not in sums]
     return [Damage("SHA256SUMS", f"lists {name}, which no shard set has") for name in strange] + [
