@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class ColumnReader:
         return shard
 
 
-class _Shard:
+class _Shard(ABC):
     """One mapped tar with its sidecar; the tar's member names are compared with the sidecar's keys."""
 
     def __init__(self, root: Path, plan: ViewPlan, name: str, sidecar_sha256: str) -> None:
@@ -89,9 +90,9 @@ class _Shard:
             if not self._holds(start, f"{key}.{plan.suffix}\0".encode()):
                 raise DamagedShardError(f"{self.path}: the member at byte {start} is not {key}.{plan.suffix}")
 
+    @abstractmethod
     def sample(self, row: int) -> Bytes:
         """The bytes of one array, C order."""
-        raise NotImplementedError
 
     def check_bytes(self, check: str) -> None:
         mark = (str(self.path.resolve()), self._xxh3)

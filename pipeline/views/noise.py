@@ -123,6 +123,5 @@ def _gray_terms() -> list[npt.NDArray[np.float32]]:
 
 GRAY_TERMS = _gray_terms()
 _GRAY = np.array([[0.2989, 0.587, 0.114]], dtype=np.float32)
-_DOUBT = np.float32(
-    7.5e-5
-)  # over the error of either way, and under the 1e-4 from a whole number to the next gray value
+# Over the error of either way, and under the 1e-4 from a whole number to the next gray value.
+_DOUBT = np.float32(7.5e-5)
