@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from tqdm import tqdm
 
+from ..model.attributor import Attributor
 from ..model.evaluation.controls import Rows, control_tables, extract
 from ..model.evaluation.detection import detection_table
 from ..model.evaluation.evaluate import Outputs, collect, counts, tabulate
 from ..model.evaluation.report import Sample, write_report
+from ..model.evaluation.zero_shot import ask, centre_questions, text_questions
 from ..model.training.checkpoint import read_json, write_json
 from ..model.training.run import Run, load_attributor
 from ..pipeline.preview import spread_rows, view_pictures
@@ -61,6 +64,7 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
         "detection": detection_table(outputs["seen"], outputs["unseen"])
         if protocol and protocol.task == "detection"
         else None,
+        "zero_shot": _zero_shot(shard_set, run, model, outputs, device),
         "relations": protocol.relations if protocol else {},
         "simulated": _is_simulated(shard_set, protocol),
         "attributor": run.config.attributor,
@@ -104,6 +108,35 @@ def _parts(shard_set: ShardSet, run: Run, protocol: Protocol | None) -> dict[str
     if missing := parts["seen"].missing_sources:
         click.echo(f"warning: the protocol names sources that the shard set lacks: {', '.join(missing)}", err=True)
     return parts
+
+
+def _zero_shot(
+    shard_set: ShardSet, run: Run, model: Attributor, outputs: dict[str, Outputs], device: torch.device
+) -> dict[str, Any]:
+    """Authenticity, kind and family by text and by centre; null for the one that cannot be asked here."""
+    known = shard_set.document["generators"]
+    trained = [name for name in run.data["n_train"] if name in known]
+    seen, unseen = outputs["seen"], outputs["unseen"]
+    text = centres = None
+    # Other prompts than those of the training are other questions.
+    if shard_set.views.get("text", {}).get("digest") == run.data["views"].get("text", ""):
+        found = text_questions(
+            model,
+            shard_set.document["prompts"],
+            trained=trained,
+            unseen=sorted(set(unseen.generators)),
+            device=device,
+        )
+        if found is not None:
+            text = {"levels": ask(found[0], seen, unseen), "unread_names": found[1]}
+    for split in ("val", "train"):  # what was trained on lies closer together than any new image
+        rows = shard_set.select(split=split, generators=trained)
+        if len(rows.counts) == len(trained):
+            loader = rows.loader(views=model.inference_views, batch_size=BATCH, shuffle=False)
+            reference = collect(model, tqdm(loader, desc="class means", unit="batches"), device)
+            centres = {"levels": ask(centre_questions(reference, known, trained=trained), seen, unseen), "split": split}
+            break
+    return {"text": text, "centres": centres}
 
 
 def _controls(

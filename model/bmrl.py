@@ -80,6 +80,13 @@ class Bmrl(nn.Module):
         """I_v (B, D) -> logits (B, K)."""
         return self.head(features).float()
 
+    def level_features(self, tokens: Tensor) -> Tensor | None:
+        """Prompts int (U, 4, 77) -> what CMC aligns I_v with level by level, unit float (U, 4, D); None without CMC or with
+        another read-out. Rows of unknown sentences mean nothing."""
+        if self.language is None or self.config.model.text_readout != "levels" or not self.config.losses.cmc:
+            return None
+        return normalize(self.language.levels(tokens).float(), dim=2)
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of Eq. 12, unweighted scalars: dfa, dfacc (or vcc), cmc, cpc, kl; those of weight 0 are left out."""
         weights = self.config.losses

@@ -25,6 +25,8 @@ from .scores import (
     confusion,
     max_softmax,
     rejection,
+    unit,
+    unit_means,
 )
 
 THRESHOLDS = (0.7, 0.9)  # the paper's
@@ -117,11 +119,8 @@ def _auroc(seen: Outputs, unseen: Outputs) -> dict[str, Any]:
 
 def _centre_similarity(rows: Outputs, reference: Outputs) -> Floats:
     """Highest cosine similarity to a class mean of the (predicted) reference features; label-free at test time."""
-    predicted = reference.logits.argmax(axis=1)
-    means = np.stack([reference.features[predicted == k].mean(axis=0) for k in np.unique(predicted)])
-    means /= np.linalg.norm(means, axis=1, keepdims=True) + 1e-12
-    features = rows.features / (np.linalg.norm(rows.features, axis=1, keepdims=True) + 1e-12)
-    return np.asarray((features @ means.T).max(axis=1))
+    means = unit_means(reference.features, reference.logits.argmax(axis=1))
+    return np.asarray((unit(rows.features) @ means.T).max(axis=1))
 
 
 def _lookalike(rows: Outputs, seen: Outputs, classes: tuple[str, ...], thresholds: tuple[float, ...]) -> dict[str, Any]:

@@ -35,6 +35,16 @@ SCORES = {
 }
 
 
+def unit(vectors: Floats) -> Floats:
+    """(N, D) -> rows of length 1; a zero row stays zero."""
+    return np.asarray(vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12))
+
+
+def unit_means(features: Floats, groups: Labels) -> Floats:
+    """The mean of each group's rows, in the order of the group numbers, scaled to length 1 (G, D)."""
+    return unit(np.stack([features[groups == group].mean(axis=0) for group in np.unique(groups)]))
+
+
 def closed_set(logits: Floats, labels: Labels) -> dict[str, Any]:
     """accuracy and macro F1 of seen rows."""
     predicted = logits.argmax(axis=1)

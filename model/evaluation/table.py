@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+SPLITS = {"val": "validation", "train": "training"}
+
 
 def render_table(document: dict[str, Any]) -> str:
     """Seen and unseen side by side, the controls under them."""
@@ -29,6 +31,7 @@ def render_table(document: dict[str, Any]) -> str:
             f"{name} {value:.3f}" for name, value in document["auroc"].items() if name != "per_generator"
         )
         lines += ["", f"AUROC seen against unseen, mean over unseen sources: {scores}"]
+    lines += _zero_shot_lines(document["zero_shot"])
     lines += ["", *_confusion_lines(document["confusion"])]
     lines += _lookalike_lines(document)
     if document["controls"]:
@@ -81,6 +84,54 @@ def _threshold_lines(document: dict[str, Any]) -> list[str]:
             f"{name:24} {relation:32} {aurocs[name]:6.3f} {shares}  {taken['taken_for']} ({_percent(taken['taken_for_share'])})"
         )
     return lines
+
+
+ZERO_SHOT_NOTES = {
+    "text": "text: the prompt of that level nearest to the image, among those of the sources trained on",
+    "centres": "centres: the answer of the trained source whose mean {split} feature is nearest",
+    "majority": "majority: always the commonest answer; outside: unseen images whose answer no trained source has, left out",
+    "unseen source": "unseen source: names never trained on, by text; expected at chance",
+    "unread": "unseen names that the text encoder cannot read (tokens or a length that no trained prompt has), not asked: {n}",
+}
+
+
+def zero_shot_notes(found: dict[str, Any]) -> list[str]:
+    """One line for each thing that the zero-shot table shows."""
+    notes = []
+    if found["text"]:
+        notes.append(ZERO_SHOT_NOTES["text"])
+    if found["centres"]:
+        notes.append(ZERO_SHOT_NOTES["centres"].format(split=SPLITS[found["centres"]["split"]]))
+    notes.append(ZERO_SHOT_NOTES["majority"])
+    if found["text"] and "unseen source" in found["text"]["levels"]:
+        notes.append(ZERO_SHOT_NOTES["unseen source"])
+    if found["text"] and found["text"]["unread_names"]:
+        notes.append(ZERO_SHOT_NOTES["unread"].format(n=len(found["text"]["unread_names"])))
+    return notes
+
+
+def _zero_shot_lines(found: dict[str, Any]) -> list[str]:
+    rows = [(way, level, facts) for way in found if found[way] for level, facts in found[way]["levels"].items()]
+    if not rows:
+        return []
+    part = f"{'seen':>7} {'majority':>8} {'n':>6}"
+    lines = [
+        "",
+        f"{'zero-shot':24} {'cand.':>5} {'chance':>7} {part} {part.replace('  seen', 'unseen')} {'outside':>7}",
+    ]
+    for way, level, facts in rows:
+        outside = facts["unseen"]["n_outside"] if facts["unseen"] else 0
+        lines.append(
+            f"{way:8}{level:16} {len(facts['candidates']):5d} {_percent(facts['chance']):>7} {_answered(facts['seen'])} "
+            f"{_answered(facts['unseen'])} {outside:7d}"
+        )
+    return [*lines, *zero_shot_notes(found)]
+
+
+def _answered(facts: dict[str, Any] | None) -> str:
+    if facts is None or not facts["n"]:
+        return f"{'-':>7} {'-':>8} {0:6d}"
+    return f"{_percent(facts['accuracy']):>7} {_percent(facts['majority']):>8} {facts['n']:6d}"
 
 
 def _confusion_lines(confusion: dict[str, Any]) -> list[str]:
