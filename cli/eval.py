@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from .exits import Command, sentences, share_cores
+from .exits import Command, sentences
+from .process import keep_freed_memory, share_cores
 
 _PATH = click.Path(path_type=Path)
 
@@ -38,6 +39,7 @@ def main(
 ) -> None:
     """Evaluate a run on the test split: seen accuracy, rejection, AUROC, controls, confusion matrix and a report page."""
     share_cores()
+    keep_freed_memory()
     from ..model.evaluation.evaluate import THRESHOLDS
     from ..model.evaluation.table import render_table
     from ..model.training.checkpoint import RunError

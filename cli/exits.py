@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -43,14 +42,6 @@ def sentences(*, failed: tuple[type[Exception], ...], wrong_use: tuple[type[Exce
         stop(f"error: {error}", WRONG_USE)
     except failed as error:
         stop(f"error: {error}", FAILED)
-
-
-def share_cores() -> None:
-    """Let idle threads of OpenMP sleep instead of spin; to be called before torch is imported.
-
-    Beside another busy process, spinning threads made training ten times slower on two cores.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def stop(sentence: str, code: int) -> NoReturn:

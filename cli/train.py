@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .exits import INTERRUPTED, Command, sentences, share_cores, stop
+from .exits import INTERRUPTED, Command, sentences, stop
+from .process import keep_freed_memory, share_cores
 
 _PATH = click.Path(path_type=Path)
 
@@ -42,6 +43,7 @@ def main(
 ) -> None:
     """Train an attributor on a shard set."""
     share_cores()
+    keep_freed_memory()
     from ..model import check_attributor
     from ..model.config import resolve_config
     from ..model.training.checkpoint import RunError
