@@ -58,6 +58,12 @@ def protocols(root: Path | None) -> None:
 @click.option("--resize", metavar="KERNEL", help="bilinear (antialiased, default), bicubic, area, or linear (aliases).")
 @click.option("--parser", metavar="bisenet|bisenet-lite|FILE|maps:ORDER:DIR", help="Face parser (default: bisenet).")
 @click.option("--parser-engine", type=click.Choice(["auto", "torch", "onnx", "cuda"]), help="What runs the parser.")
+@click.option(
+    "--patch-size",
+    type=click.IntRange(2, 224),
+    metavar="P",
+    help="Side of the noise view's patch (default: 112 pixels).",
+)
 @click.option("--codec", type=click.Choice(["raw", "png"]), help="raw arrays (default) or PNG, for publishing.")
 @click.option(
     "--max-failures", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Dropped share allowed."

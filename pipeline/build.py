@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from .columns import ARRAYS, ViewPlan
-from .commit import RootBusyError, lock_root, remove_temporaries
+from .commit import NO_LOCKS, RootBusyError, lock_root, remove_temporaries
 from .finalise import Finished, begin_changes, finalise
 from .intake import BuildOptions, Intake, clear, resolve
 from .parsing_plan import TASK_BATCH, ParserChoice
@@ -46,6 +46,7 @@ MAX_ATTEMPTS = 3  # of a task whose worker died, the first included
 NODE_DIED = "the Ray node died (out of memory, or killed); what is committed stays, the same command goes on"
 STALL_S = 600.0  # without any task ending before it is said
 TEXT_BYTES = 1100  # of a sample's two text members, roughly, for the estimate
+SCORE_BYTES = 30  # of one patch's score in sidecar and index, roughly, for the estimate
 MEMBER_OVERHEAD = 1024  # tar header and padding, roughly, for the estimate
 
 
@@ -95,7 +96,9 @@ def build(
     start = time.perf_counter()
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        with lock_root(options.out):
+        with lock_root(options.out) as held:
+            if not held:
+                on_message(NO_LOCKS.format(folder=options.out))
             return _build_locked(options, run, on_progress, on_message, start)
     except RootBusyError as error:
         raise BuildError(str(error)) from None
@@ -152,7 +155,11 @@ def _describe(root: Path) -> Finished:
 def estimate_bytes(views: dict[str, ViewPlan]) -> dict[str, int]:
     """Bytes a sample of each column, as raw arrays (an upper bound for the png codec)."""
     sizes = {"text": TEXT_BYTES}
-    sizes |= {name: np.dtype(array["dtype"]).itemsize * math.prod(array["shape"]) for name, array in ARRAYS.items()}
+    for name, plan in views.items():
+        if array := plan.array:
+            sizes[name] = np.dtype(array["dtype"]).itemsize * math.prod(array["shape"])
+    if "noise" in views:  # at small patches their scores are most of it
+        sizes["noise"] += SCORE_BYTES * (ARRAYS["image"]["shape"][0] // views["noise"].params["patch_size"]) ** 2
     return {name: sizes[name] + MEMBER_OVERHEAD for name in views}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .columns import ARRAYS
+from .columns import ViewPlan
 from .commit import write_bytes
 from .preview import write_grid
 from .shardset import ShardSet
@@ -147,7 +147,7 @@ def _body(shard_set: ShardSet, info: dict[str, Any]) -> str:
         _table(
             ["view", "array", "MB", "digest"],
             [
-                [name, _array(name), f"{view['bytes'] / 1e6:.1f}", f"`{view['digest'][:16]}`"]
+                [name, _array(shard_set.plans[name]), f"{view['bytes'] / 1e6:.1f}", f"`{view['digest'][:16]}`"]
                 for name, view in info["views"].items()
             ],
         ),
@@ -179,10 +179,10 @@ def _purpose(info: dict[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def _array(view: str) -> str:
-    if view == "text":
+def _array(plan: ViewPlan) -> str:
+    if plan.name == "text":
         return "four sentences, labels"
-    return f"{ARRAYS[view]['dtype']} {tuple(ARRAYS[view]['shape'])}: {ARRAYS[view]['unit']}"
+    return f"{plan.array['dtype']} {tuple(plan.array['shape'])}: {plan.array['unit']}"
 
 
 def _reading(shard_set: ShardSet) -> str:

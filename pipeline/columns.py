@@ -27,13 +27,14 @@ CODEC_SETS: dict[str, dict[str, Codec]] = {
     "raw": {"image": NPY, "edge": NPY, "noise": NPY, "parsing": NPY},
     "png": {"image": PNG, "edge": PNG, "noise": NPY, "parsing": PALETTE_PNG},
 }
-# What a reader needs to know of a stored array. scale: stored value / scale = the value in the paper's units.
+# What a reader needs to know of an array stored under its view's default parameters; ViewPlan.array says it of a column.
+# scale: stored value / scale = the value in the paper's units.
 ARRAYS: dict[str, dict[str, Any]] = {
     "image": {"dtype": "uint8", "shape": [224, 224, 3], "scale": 255, "unit": "RGB in [0, 1]"},
     "edge": {"dtype": "uint16", "shape": [224, 224], "scale": edge.SCALE, "unit": "Sobel magnitude in [0, 4.5]"},
     "noise": {
         "dtype": "int16",
-        "shape": [3, 112, 112],
+        "shape": [3, 112, 112],  # p of NoiseParams
         "scale": noise.DENOMINATORS.tolist(),
         "unit": "SRM residual of patch/255 in [-3, 3], one scale a channel",
     },
@@ -58,11 +59,19 @@ class ViewPlan:
         return hashlib.sha256(canonical_json(dataclasses.asdict(self))).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "digest": self.digest, **ARRAYS.get(self.name, {})}
+        return {**dataclasses.asdict(self), "digest": self.digest, **self.array}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ViewPlan:
         return cls(**{field.name: document[field.name] for field in dataclasses.fields(cls)})
+
+    @property
+    def array(self) -> dict[str, Any]:
+        """dtype, shape, scale and unit of a stored sample, as in ARRAYS but under these parameters; empty for text."""
+        if self.name == "noise":
+            size = self.params["patch_size"]
+            return {**ARRAYS["noise"], "shape": [3, size, size]}
+        return ARRAYS.get(self.name, {})
 
     def encode(self, array: npt.NDArray[Any]) -> dict[str, bytes]:
         """The tar members (suffix -> bytes) of one sample of an array view."""

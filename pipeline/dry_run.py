@@ -17,7 +17,7 @@ from .sources.rows import SPLITS
 from .views.edge import compute_edge
 from .views.errors import UnreadableImageError
 from .views.image import ImageParams, compute_image, read_source
-from .views.noise import compute_noise
+from .views.noise import NoiseParams, compute_noise
 
 NUM_TIMED = 16  # samples
 
@@ -97,15 +97,18 @@ def _time_line(intake: Intake, samples: dict[str, int], cores: int) -> str:
     paths = plan.rows["source_path"].to_pylist()
     sample = paths[:: max(1, len(paths) // NUM_TIMED)][:NUM_TIMED]
     crops = []
+    image_params = ImageParams(**plan.views["image"].params)
     start = time.perf_counter()
     for path in sample:
         try:
-            source = read_source((intake.walk.root / path).read_bytes(), ImageParams(**plan.views["image"].params))
+            source = read_source((intake.walk.root / path).read_bytes(), image_params)
         except (UnreadableImageError, OSError):
             continue
-        rgb = compute_image(source)
-        compute_edge(rgb)
-        compute_noise(rgb)
+        rgb = compute_image(source, image_params)
+        if "edge" in plan.views:
+            compute_edge(rgb)
+        if "noise" in plan.views:
+            compute_noise(rgb, NoiseParams(**plan.views["noise"].params))
         crops.append(source.rgb)
     seconds = (time.perf_counter() - start) / max(1, len(crops))
     unreadable = f"; {len(sample) - len(crops)} of {len(sample)} could not be read" if len(crops) < len(sample) else ""

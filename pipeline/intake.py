@@ -52,6 +52,7 @@ class BuildOptions:
     seed: int | None = None
     resize: str | None = None
     codec: str | None = None
+    patch_size: int | None = None
     parser: str | None = None
     parser_engine: str | None = None
     generators: Path | None = None
@@ -123,6 +124,12 @@ def _views(options: BuildOptions, existing: Plan | None) -> tuple[dict[str, View
     if options.resize is not None:
         image_params = ImageParams(**{**asdict(image_params), "resize": options.resize})
     noise_params = NoiseParams(**before["noise"].params) if "noise" in before else NoiseParams()
+    if options.patch_size is not None:
+        if "noise" not in names:
+            raise PlanError(
+                f"--patch-size {options.patch_size} is of the noise view, which is not built here; add it to --views"
+            )
+        noise_params = NoiseParams(**{**asdict(noise_params), "patch_size": options.patch_size})
     make: dict[str, Callable[[], ViewPlan]] = {
         "image": lambda: plan_image(image_params, codec_set),
         "edge": lambda: plan_edge(planned["image"], codec_set),

@@ -48,7 +48,8 @@ class Loader:
     """Iterates one epoch from where its state stands; a second `iter` begins the next epoch.
 
     Yields dicts: key and generator list[str]; label int64 (B,), -1 outside the classes; image uint8 (B, 3, 224, 224);
-    edge uint16 (B, 1, 224, 224); noise int16 (B, 3, 112, 112); parsing uint8 (B, 224, 224); text int32 (B, 4, 77).
+    edge uint16 (B, 1, 224, 224); noise int16 (B, 3, p, p), p the view's patch_size, 112 by default; parsing uint8
+    (B, 224, 224); text int32 (B, 4, 77).
     With drop_last every rank gets equally many full batches; without, each sample comes exactly once over the ranks,
     the last global batch is shared out, and a rank may get a shorter one or none.
     """

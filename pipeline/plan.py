@@ -222,9 +222,10 @@ def read_plan(root: Path) -> Plan | None:
             segments=tuple(Segment(**segment) for segment in document["segments"]),
             rows=rows,
         )
+        again = plan.document()
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         raise PlanError(f"the plan in {root} is damaged; restore it, or start anew with --overwrite") from None
-    if plan.document() != document or not set(plan.views) <= set(VIEWS):
+    if again != document or not set(plan.views) <= set(VIEWS):
         raise PlanError(
             f"plan.parquet and plan.json in {root} do not belong together; restore them, or use --overwrite"
         )

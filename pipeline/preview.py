@@ -97,10 +97,11 @@ def _gray(values: npt.NDArray[Any]) -> Picture:
 
 
 def _noise_picture(numerators: npt.NDArray[np.int16]) -> Picture:
-    """The three residuals as RGB around mid gray, enlarged by pixel doubling."""
+    """The three residuals as RGB around mid gray, (p, p) enlarged to a cell by repeating pixels."""
     scale = np.array(ARRAYS["noise"]["scale"], dtype=np.float64)[:, None, None]
     shown = np.clip(127.5 + 127.5 * 8.0 * numerators / scale, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    return np.ascontiguousarray(shown.repeat(CELL // shown.shape[0], axis=0).repeat(CELL // shown.shape[1], axis=1))
+    nearest = np.arange(CELL) * len(shown) // CELL
+    return np.ascontiguousarray(shown[nearest][:, nearest])
 
 
 def _text_picture(sentences: list[str]) -> Picture:

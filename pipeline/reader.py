@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 import xxhash
 
-from .columns import ARRAYS, ViewPlan
+from .columns import ViewPlan
 from .tars import HEADER_BYTES, Sidecar
 from .views.codec import npy_header
 
@@ -43,7 +43,7 @@ class ColumnReader:
         self._root, self._plan, self._shards, self._sums, self._check = root, plan, shards, sums, check
         self._open: dict[int, _Shard] = {}
         self._locks = [threading.Lock() for _ in shards]  # threads check different shards at the same time
-        array = ARRAYS[plan.name]
+        array = plan.array
         self.dtype = np.dtype(array["dtype"]).newbyteorder("<")
         self.shape: tuple[int, ...] = tuple(array["shape"])
 
@@ -128,7 +128,7 @@ class _RawShard(_Shard):
 
     def __init__(self, root: Path, plan: ViewPlan, name: str, sidecar_sha256: str) -> None:
         super().__init__(root, plan, name, sidecar_sha256)
-        array = ARRAYS[plan.name]
+        array = plan.array
         dtype, shape = np.dtype(array["dtype"]).newbyteorder("<"), tuple(array["shape"])
         header = npy_header(dtype, shape)
         count = int(np.prod(shape)) * dtype.itemsize
@@ -150,7 +150,7 @@ class _CodedShard(_Shard):
 
     def sample(self, row: int) -> Bytes:
         data = self._data[self._offsets[row] : self._offsets[row] + self._sizes[row]]
-        array = ARRAYS[self._plan.name]
+        array = self._plan.array
         try:
             decoded = self._plan.decode(data.tobytes())
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a broken file

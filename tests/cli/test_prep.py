@@ -82,6 +82,7 @@ def test_a_refused_overwrite_destroys_nothing(
         (("--limit", 2), "limit: the plan has 0, asked for 2"),
         (("--splits", "train"), "splits: the plan has"),
         (("--codec", "png"), "--replace image --replace edge --replace noise --replace parsing"),
+        (("--patch-size", 56), "view noise: the plan has patch_size 112, asked for 56"),
         (("--resize", "area"), "view image: the plan has resize 'bilinear', asked for 'area'"),
     ],
 )
