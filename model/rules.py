@@ -70,8 +70,12 @@ def _check_model(config: RunConfig) -> None:
                 f"model.{name}widths {widths} and model.{name}convs {convs}: expected as many of each, all 1 or more"
             )
         reduced = side // 2 ** len(widths)
+        if reduced < 1:
+            raise ValueError(
+                f"model.{name}widths {widths} halve {side} pixels to nothing; {2 ** len(widths)} or more are needed"
+            )
         grid = math.isqrt(max(tokens, 0))
-        if reduced < 1 or grid < 1 or grid**2 != tokens or reduced % grid:
+        if grid < 1 or grid**2 != tokens or reduced % grid:
             raise ValueError(
                 f"model.{name}tokens {tokens} does not divide a map of {reduced}x{reduced} (1 always does)"
             )

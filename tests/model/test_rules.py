@@ -21,6 +21,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model.views": "image,image"}, "expected one or more of image, edge, noise"),
     ({"tokens": 7}, "model.tokens 7 does not divide a map of 7x7 (1 always does)"),
     ({"noise_tokens": 36}, "model.noise_tokens 36 does not divide a map of 28x28 (1 always does)"),
+    ({"patch_size": 3}, "model.noise_widths (32, 64) halve 3 pixels to nothing; 4 or more are needed"),
     ({"heads": 3}, "model.dim 512 is not a multiple of model.heads 3"),
     ({"widths": "32,64"}, "model.widths (32, 64) and model.convs (3, 3, 3, 4, 4): expected as many of each"),
     ({"losses.margin": -1}, "setting losses.margin: -1.0 is not a number of 0 or more"),
