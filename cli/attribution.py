@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..model.attributor import Attributor
 from ..model.inputs import Batch, to_device
 from ..model.training.checkpoint import read_json
 from ..model.training.run import load_attributor
 from ..pipeline.views.edge import compute_edge
 from ..pipeline.views.errors import UnreadableImageError
 from ..pipeline.views.image import compute_image, read_source
-from ..pipeline.views.noise import compute_noise
+from ..pipeline.views.noise import NoiseParams, compute_noise
 from .training import choose_device
 
 UNKNOWN = "unknown source"
@@ -31,7 +32,7 @@ def attribute(
     answers: list[dict[str, Any]] = []
     for path in images:
         try:
-            batch = inference_batch(path.read_bytes())
+            batch = inference_batch(path.read_bytes(), model)
         except (UnreadableImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             answers.append({"image": str(path), "error": f"cannot be read: {reason}"})
@@ -51,15 +52,16 @@ def attribute(
     return answers
 
 
-def inference_batch(data: bytes) -> Batch:
-    """An image file's bytes -> a batch of one with the views that inference needs, as the loader would give them."""
+def inference_batch(data: bytes, model: Attributor) -> Batch:
+    """An image file's bytes -> a batch of one with the views that the model infers from, as the loader would give them."""
     rgb = compute_image(read_source(data))
-    noise = compute_noise(rgb)
-    return {
-        "image": torch.from_numpy(rgb)[None].permute(0, 3, 1, 2),  # (1, H, W, 3) -> (1, 3, H, W)
-        "edge": torch.from_numpy(compute_edge(rgb))[None, None],
-        "noise": torch.from_numpy(noise.numerators)[None],
-    }
+    batch: Batch = {"image": torch.from_numpy(rgb)[None].permute(0, 3, 1, 2)}  # (1, H, W, 3) -> (1, 3, H, W)
+    if "edge" in model.inference_views:
+        batch["edge"] = torch.from_numpy(compute_edge(rgb))[None, None]
+    if "noise" in model.inference_views:
+        found = compute_noise(rgb, NoiseParams(patch_size=model.config.model.patch_size))
+        batch["noise"] = torch.from_numpy(found.numerators)[None]
+    return batch
 
 
 def _own_threshold(run_folder: Path) -> float:

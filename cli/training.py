@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ..model.training.checkpoint import RunError, load_weights, write_json
 from ..model.training.distributed import World, join, leave, wait_for_all
 from ..model.training.run import Run, read_run, write_run
 from ..model.training.trainer import Step, Trainer, TrainingError
+from ..pipeline.commit import NO_LOCKS, RootBusyError, lock_root
 from ..pipeline.device_loader import DeviceLoader
 from ..pipeline.protocols import Protocol
 from ..pipeline.shardset import ShardSet
@@ -66,14 +68,13 @@ def train(shard_set: ShardSet, request: TrainRequest) -> bool:
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    world = join(device)
-    try:
-        return _train(shard_set, request, device, world)
-    finally:
-        leave()
+    with ExitStack() as stack:
+        world = join(device)
+        stack.callback(leave)
+        return _train(shard_set, request, device, world, stack)
 
 
-def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, world: World) -> bool:
+def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, world: World, held: ExitStack) -> bool:
     selected = shard_set.select(protocol=request.protocol, part="seen" if request.protocol else None)
     if world.writes:
         _say_missing(selected)
@@ -102,6 +103,7 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
         raise WrongUseError(str(error)) from error
     share = _share(settings.batch_size, settings.accumulate, world)
     if world.writes:
+        _hold(request.out, held)
         _prepare_folder(request.out, run, resume=request.resume)
     wait_for_all(world)
     model.to(device)
@@ -135,11 +137,26 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
     return finished
 
 
+def check_patch_size(model: Attributor, shard_set: ShardSet) -> None:
+    """Raises WrongUseError where a trained attributor reads noise patches of another size than the shards have."""
+    stored, trained = _stored_patch_size(shard_set), model.config.model.patch_size
+    if "noise" in model.inference_views and stored not in (None, trained):
+        raise WrongUseError(
+            f"the run was trained on noise patches of {trained} pixels, {shard_set.root} holds patches of {stored}; "
+            f"use a shard set built with --patch-size {trained}"
+        )
+
+
+def _stored_patch_size(shard_set: ShardSet) -> int | None:
+    """Pixels a side of the noise column's patches; None where there is no such column."""
+    return shard_set.views["noise"]["params"]["patch_size"] if "noise" in shard_set.views else None
+
+
 def _with_patch_size(config: RunConfig, shard_set: ShardSet) -> RunConfig:
     """The noise patch has the size that the shards have; raises WrongUseError where another one was asked for."""
-    if "noise" not in shard_set.views:
+    stored = _stored_patch_size(shard_set)
+    if stored is None or "noise" not in config.model.views:
         return config
-    stored = int(shard_set.views["noise"]["shape"][-1])
     asked = config.model.patch_size
     if asked not in (stored, PRESETS[config.preset].model.patch_size):
         raise WrongUseError(f"model.patch_size {asked}: {shard_set.root} holds noise patches of {stored} pixels")
@@ -147,7 +164,7 @@ def _with_patch_size(config: RunConfig, shard_set: ShardSet) -> RunConfig:
     try:
         check_config(changed)
     except ValueError as error:
-        raise WrongUseError(str(error)) from error
+        raise WrongUseError(f"{shard_set.root} holds noise patches of {stored} pixels: {error}") from error
     return changed
 
 
@@ -160,9 +177,25 @@ def _share(batch_size: int, parts: int, world: World) -> int:
     return batch_size // world.size
 
 
-def _prepare_folder(out: Path, run: Run, *, resume: bool) -> None:
+def _hold(out: Path, held: ExitStack) -> None:
+    """Keep a second trainer off RUN until `held` is closed. A folder that is no RUN is refused untouched."""
     if out.exists() and not out.is_dir():
         raise WrongUseError(f"--out {out} is a file")
+    leftovers = (".log", ".tmp-")  # of a trainer that was killed before it had written config.json
+    if (
+        out.exists()
+        and not (out / "config.json").exists()
+        and not all(path.name.startswith(leftovers) for path in out.iterdir())
+    ):
+        raise WrongUseError(f"--out {out} is not empty and holds no run")
+    try:
+        if not held.enter_context(lock_root(out, doing="trained")):
+            click.echo(NO_LOCKS.format(folder=out), err=True)
+    except RootBusyError as error:
+        raise TrainingError(str(error)) from None
+
+
+def _prepare_folder(out: Path, run: Run, *, resume: bool) -> None:
     if (out / "config.json").exists():
         if not resume:
             raise WrongUseError(f"{out} holds a run already; go on with --resume, or give another --out")
@@ -178,9 +211,6 @@ def _prepare_folder(out: Path, run: Run, *, resume: bool) -> None:
             if old != new:
                 raise WrongUseError(f"{out} was trained with another {what}{_difference(old, new)}; give another --out")
         return
-    if out.exists() and any(out.iterdir()):
-        raise WrongUseError(f"--out {out} is not empty and holds no run")
-    out.mkdir(parents=True, exist_ok=True)
     write_run(out, run, versions())
 
 
