@@ -2,8 +2,8 @@
 
     python benchmarks/train.py --shards ROOT --out benchmarks/results/train.md
 
-Both train the same model (preset `paper`, semantics strict: the padding attended, as released) on the same images, in
-turns within one process. "Compute" is forward, backward and optimizer; the whole step adds what comes before it: the
+Both train the same model (preset `paper`, semantics strict: the padding attended, as released) on the same images, each
+in processes of its own, in turns. "Compute" is forward, backward and optimizer; the whole step adds what comes before it: the
 reference's preprocessing, our loader.
 """
 
@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,12 +27,15 @@ from machine import describe
 from torch import nn
 from train_reference import ReferenceStep, UNet, encode_every_prompt, preprocess
 
+from bmrl.cli.process import keep_freed_memory
 from bmrl.model import alignment, build
 from bmrl.model.blocks import Attention, use_channels_last
 from bmrl.model.training.trainer import Trainer
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet
 
+WAYS = ("reference", "float32", "bfloat16")  # ours in either precision
+WARM_UP, STEPS = 2, 3
 # spec of the published sizes: module -> GMAC an image, forward (text: one prompt of 308 tokens)
 EXPECTED = {"AE": 6.56, "EE": 6.51, "NE": 0.57, "PE": 6.56, "LE": 6.40}
 
@@ -112,32 +119,31 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--protocol", default="demo-1", help="Its seen sources are the classes, 10 in the paper.")
     parser.add_argument("--batch-size", type=int, default=32, help="32 needs 20 GB of memory.")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2, help="Processes of each way, in turns.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    machine = describe("torch", "numpy", "scikit-image")
+    if options.way:
+        measure(options)
+        return
     text = [
         "# Training step, and what the modules cost",
         "",
-        "Command: `python benchmarks/train.py`, see its first lines. " + machine,
-    ]
-    text += [
-        f"{options.threads} threads, batch {options.batch_size}, preset paper, semantics strict, in turns.",
+        "Command: `python benchmarks/train.py`, see its first lines. " + describe("torch", "numpy", "scikit-image"),
+        f"{options.threads} threads, batch {options.batch_size}, preset paper, semantics strict; each way in {options.rounds} "
+        f"processes in turns, of {WARM_UP} steps that are not counted and {STEPS} that are.",
+        "",
+        *costs(),
         "",
     ]
-    text += [*costs(), ""]
     print("\n".join(text), flush=True)
-    shards = ShardSet.open(options.shards).select(protocol=load_protocol(options.protocol), part="seen", split="train")
-    with tempfile.TemporaryDirectory() as folder:
-        ours = Ours(shards, Path(folder), options.batch_size)
-        torch.manual_seed(0)
-        alignment.ENCODERS["every prompt"] = encode_every_prompt
-        model: Any = build("bmrl", shards.classes, preset="paper", semantics="strict")
-        object.__setattr__(model.config.model, "text_readout", "every prompt")
-        reference = ReferenceStep(model.train())
-        times = measure(ours, reference, options.rounds)
+    times: dict[str, list[Time]] = {}
+    for _ in range(options.rounds):
+        for way in WAYS:
+            for name, found in child(way, options).items():
+                times.setdefault(name, []).extend(found)
     table = report(times)
     print("\n".join(table))
     if options.out:
@@ -147,33 +153,62 @@ def main() -> None:
 @dataclasses.dataclass(frozen=True)
 class Time:
     wall: float
-    cpu: float  # of all threads: what another process takes away does not count
+    cpu: float  # of all threads, the kernel's part included: what another process takes away does not count
 
 
-def measure(ours: Ours, reference: ReferenceStep, rounds: int) -> dict[str, list[Time]]:
-    """Times by what was timed, after a warm-up on two samples."""
-    batches = iter(ours.loader)
-    times: dict[str, list[Time]] = {}
+def child(way: str, options: argparse.Namespace) -> dict[str, list[Time]]:
+    """A process of its own: ours keeps freed memory as `bmrl-train` does, the reference has the allocator's defaults."""
+    given = ("shards", "protocol", "batch_size", "threads")
+    arguments = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in given]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        [sys.executable, __file__, f"--way={way}", *arguments],
+        env=environment, check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {name: [Time(*one) for one in times] for name, times in found.items()}
 
-    def timed(name: str, call: Callable[[], Any]) -> Any:
+
+def measure(options: argparse.Namespace) -> None:
+    """Print the times of one way, by what was timed."""
+    shards = ShardSet.open(options.shards).select(protocol=load_protocol(options.protocol), part="seen", split="train")
+    times: dict[str, list[tuple[float, float]]] = {}
+
+    def timed(name: str, call: Callable[[], Any], count: bool) -> Any:
         wall, cpu = time.perf_counter(), time.process_time()
         result = call()
-        found = Time(time.perf_counter() - wall, time.process_time() - cpu)
-        times.setdefault(name, []).append(found)
-        print(f"{name}: {found.wall:.2f} s, {found.cpu:.2f} s of CPU", flush=True)
+        found = (time.perf_counter() - wall, time.process_time() - cpu)
+        if count:
+            times.setdefault(name, []).append(found)
+        print(f"{name}: {found[0]:.2f} s, {found[1]:.2f} s of CPU", file=sys.stderr, flush=True)
         return result
 
-    def turn(batch: dict[str, Any]) -> None:
-        views = timed("preprocess", lambda: preprocess(batch["image"]))
-        timed("reference", lambda: reference({**batch, **views}))
-        for precision in ("float32", "bfloat16"):
-            timed(precision, lambda p=precision: ours(batch, p))  # type: ignore[misc]
+    if options.way != "reference":
+        keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Ours(shards, Path(folder), options.batch_size) if options.way != "reference" else None
+        reference = make_reference(shards) if ours is None else None
+        loader = (
+            ours.loader if ours else shards.loader(views=("image", "parsing", "text"), batch_size=options.batch_size)
+        )
+        batches = iter(loader)
+        for number in range(WARM_UP + STEPS):
+            count = number >= WARM_UP
+            batch = timed(f"loader, {options.way}", lambda: next(batches), count)
+            if ours:
+                timed(options.way, lambda b=batch: ours(b, options.way), count)  # type: ignore[misc]
+            elif reference:
+                views = timed("preprocess", lambda b=batch: preprocess(b["image"]), count)  # type: ignore[misc]
+                timed("reference", lambda b=batch, v=views: reference({**b, **v}), count)  # type: ignore[misc]
+    print(json.dumps(times))
 
-    turn({name: value[:2] for name, value in next(batches).items()})
-    times.clear()
-    for _ in range(rounds):
-        turn(timed("loader", lambda: next(batches)))
-    return times
+
+def make_reference(shards: ShardSet) -> ReferenceStep:
+    torch.manual_seed(0)
+    alignment.ENCODERS["every prompt"] = encode_every_prompt
+    model: Any = build("bmrl", shards.classes, preset="paper", semantics="strict")
+    object.__setattr__(model.config.model, "text_readout", "every prompt")
+    return ReferenceStep(model.train())
 
 
 def report(times: dict[str, list[Time]]) -> list[str]:
@@ -182,20 +217,20 @@ def report(times: dict[str, list[Time]]) -> list[str]:
     cpu = {name: statistics.median(t.cpu for t in found) for name, found in times.items()}
     head = ["", "compute, s of CPU", "ratio", "compute, s", "ratio", "whole step, s", "ratio", "points (CPU)"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    before = {"reference": "preprocess", "float32": "loader", "bfloat16": "loader"}
+    before = {way: "preprocess" if way == "reference" else f"loader, {way}" for way in WAYS}
     whole = {name: wall[name] + wall[before[name]] for name in before}
     for name in before:
         cells = [name if name == "reference" else f"ours, {name}"]
         for seconds in (cpu, wall, whole):
             cells += [f"{seconds[name]:.2f}", f"{seconds['reference'] / seconds[name]:.2f}"]
         lines.append("| " + " | ".join([*cells, ", ".join(f"{t.cpu:.2f}" for t in times[name])]) + " |")
-    share = 100 * wall["loader"] / whole["bfloat16"]
+    share = 100 * wall["loader, bfloat16"] / whole["bfloat16"]
     return [
         *lines,
         "",
         f"The reference's preprocessing takes {wall['preprocess']:.2f} s of its step; waiting for our loader takes "
-        f"{1000 * wall['loader']:.2f} ms, {share:.3f} % of the faster step. No GPU was at hand: images/s, MFU, bandwidth "
-        "and the 20x of the whole step are not measured.",
+        f"{1000 * wall['loader, bfloat16']:.2f} ms, {share:.3f} % of the faster step. No GPU was at hand: "
+        "images/s, MFU, bandwidth and the 20x of the whole step are not measured.",
     ]
 
 
