@@ -27,7 +27,7 @@ from ..model.evaluation.evaluate import collect
 from ..model.evaluation.scores import fit_temperature, threshold_for_acceptance
 from ..model.rules import check_config
 from ..model.training.checkpoint import RunError, load_weights, write_json
-from ..model.training.distributed import World, join, leave, wait_for_all
+from ..model.training.distributed import World, any_of, join, leave
 from ..model.training.run import Run, read_run, write_run
 from ..model.training.trainer import Step, Trainer, TrainingError
 from ..pipeline.commit import NO_LOCKS, RootBusyError, lock_root
@@ -102,10 +102,15 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
     except ValueError as error:
         raise WrongUseError(str(error)) from error
     share = _share(settings.batch_size, settings.accumulate, world)
+    refusal: Exception | None = None
     if world.writes:
-        _hold(request.out, held)
-        _prepare_folder(request.out, run, resume=request.resume)
-    wait_for_all(world)
+        try:
+            _hold(request.out, held)
+            _prepare_folder(request.out, run, resume=request.resume)
+        except (WrongUseError, TrainingError, RunError, OSError) as error:
+            refusal = error
+    if any_of(refusal is not None, world, device):  # the others would wait for a process that is gone
+        raise refusal or TrainingError("the first process cannot train; its own sentence says why")
     model.to(device)
     use_channels_last(model)  # type: ignore[arg-type]
     if settings.compile:

@@ -1,6 +1,6 @@
 """The one way a file of a shard set comes into being: unique temporary name, fsync, rename, fsync of the folder.
 
-Also the lock that keeps a second builder off a ROOT. Correctness never rests on the lock: commits are idempotent.
+Also the lock that keeps a second process off a folder. A ROOT's correctness never rests on it: commits are idempotent.
 """
 
 from __future__ import annotations
@@ -130,26 +130,33 @@ def remove_temporaries(root: Path) -> None:
 
 
 class RootBusyError(RuntimeError):
-    """Another builder holds ROOT; the text names it."""
+    """Another process holds the folder; the text names it."""
+
+
+NO_LOCKS = "warning: {folder} is on a file system without locks; nothing keeps a second process from writing there"
 
 
 @contextmanager
-def lock_root(root: Path) -> Iterator[None]:
-    """Hold ROOT for one builder. The kernel drops the lock with the process, so a killed builder blocks nobody."""
+def lock_root(root: Path, *, doing: str = "built") -> Iterator[bool]:
+    """Hold ROOT for one builder (a training's RUN: doing="trained"). The kernel drops the lock with the process, so one
+    that was killed blocks nobody. Yields False where the file system has no locks (NFS without a lock service)."""
     log = root / ".log"
     log.mkdir(parents=True, exist_ok=True)
     with (log / "lock").open("a+") as file:
+        held = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # EACCES: what NFS may say of a lock that is taken
             file.seek(0)
             holder = file.read().strip() or "an unknown process"
-            raise RootBusyError(f"{root} is being built by {holder}; wait for it to end, or stop it") from None
+            raise RootBusyError(f"{root} is being {doing} by {holder}; wait for it to end, or stop it") from None
+        except OSError:
+            held = False
         file.seek(0)
         file.truncate()
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        yield held
 
 
 def checkpoint(name: str, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from bmrl.cli import train
@@ -113,6 +115,71 @@ def test_two_processes_train_one_model(small_root: Path, small_protocol: str, tm
         assert lines(alone)[0][name] == pytest.approx(found[0][name], rel=1e-4), name
 
 
+def fit(shards: Path, run: Path, *options: str) -> Result:
+    return CliRunner().invoke(train.main, ["--shards", str(shards), "--out", str(run), *TINY, *options])
+
+
+def stored(run: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file of a run: when it was changed, and what is in it."""
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_second_trainer_is_told_who_trains_and_touches_nothing(
+    small_root: Path, small_protocol: str, tmp_path: Path
+) -> None:
+    run, options = tmp_path / "run", ("--protocol", small_protocol, "--epochs", "200", "--set", "checkpoint_every=3")
+    first = start(small_root, run, *options)
+    try:
+        wait_for(4, run, first)
+        first.send_signal(signal.SIGSTOP)  # it holds the lock, and changes nothing while the others try
+        os.waitpid(first.pid, os.WUNTRACED)
+        before = stored(run)
+        for more in (("--resume",), (), ("--resume", "--set", "lr=1")):
+            second = fit(small_root, run, *options, *more)
+            assert second.exit_code == 1, second.output
+            assert second.stderr == (
+                f"error: {run} is being trained by pid {first.pid} on {socket.gethostname()}; wait for it to end, or stop it\n"
+            )
+        assert stored(run) == before
+    finally:
+        first.kill()
+        first.communicate()
+    found = lines(run)
+    step = json.loads((run / "state.json").read_text())["step"]
+    assert 3 <= step <= len(found), "the lock went with the process: another may go on"
+    going_on = start(small_root, run, *options, "--resume")
+    wait_for(len(found) + 2, run, going_on)
+    going_on.kill()
+    going_on.communicate()
+    assert lines(run)[: len(found)] == found
+
+
+def test_without_locks_a_run_is_trained_with_a_warning(
+    small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    run = tmp_path / "run"
+    (run / ".log").mkdir(parents=True)  # as left by trainers that were killed at once
+    (run / ".log/lock").write_text("pid 1 on nowhere")
+    (run / ".tmp-1-config.json").write_text("{")
+    result = fit(small_root, run, "--epochs", "1")
+    assert result.exit_code == 0, result.output
+    warning = f"warning: {run} is on a file system without locks; nothing keeps a second process from writing there"
+    assert result.stderr.splitlines().count(warning) == 1
+    assert (run / "best.safetensors").is_file() and not list(run.rglob(".tmp-*"))
+
+
+def test_a_folder_of_something_else_is_refused_untouched(small_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/letter.txt").write_text("dear")
+    result = fit(small_root, tmp_path / "run", "--resume")
+    assert result.exit_code == 2 and f"--out {tmp_path / 'run'} is not empty and holds no run" in result.stderr
+    assert [path.name for path in (tmp_path / "run").rglob("*")] == ["letter.txt"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -126,8 +193,7 @@ def test_two_processes_train_one_model(small_root: Path, small_protocol: str, tm
 def test_settings_that_do_not_go_together_exit_2(
     options: tuple[str, ...], words: str, small_root: Path, tmp_path: Path
 ) -> None:
-    arguments = ["--shards", str(small_root), "--out", str(tmp_path / "run"), *TINY, *options]
-    result = CliRunner().invoke(train.main, arguments)
+    result = fit(small_root, tmp_path / "run", *options)
     assert result.exit_code == 2 and words in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
@@ -137,9 +203,7 @@ def test_without_a_checkpoint_resume_takes_other_settings(small_root: Path, tmp_
     run = tmp_path / "run"
     run.mkdir()
     for options in (("--epochs", "1"), ("--epochs", "1", "--set", "accumulate=2")):
-        result = CliRunner().invoke(
-            train.main, ["--shards", str(small_root), "--out", str(run), *TINY, *options, "--resume"]
-        )
+        result = fit(small_root, run, *options, "--resume")
         assert result.exit_code == 0, result.output
         assert json.loads((run / "config.json").read_text())["config"]["train"]["accumulate"] == (
             2 if options[2:] else 1
