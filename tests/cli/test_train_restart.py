@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from bmrl.cli import train
+from bmrl.pipeline.commit import lock_root
 
 TINY = (
     *("--preset", "demo", "--device", "cpu", "--batch-size", "4"),
@@ -113,6 +114,17 @@ def test_two_processes_train_one_model(small_root: Path, small_protocol: str, tm
     assert codes([start(small_root, alone, *options, "--epochs", "1", "--set", "accumulate=2")]) == [0]
     for name in ("loss", "loss_dfa", "loss_cmc", "loss_cpc", "loss_kl", "accuracy", "grad_norm"):
         assert lines(alone)[0][name] == pytest.approx(found[0][name], rel=1e-4), name
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_all_end_where_the_run_is_held(small_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with lock_root(run, doing="trained"):
+        said = [process.communicate(timeout=120)[1] for process in together(small_root, run, "--epochs", "1")]
+    assert f"error: {run} is being trained by pid {os.getpid()} on {socket.gethostname()}" in said[0]
+    assert "error: the first process cannot train; its own sentence says why" in said[1]
+    assert "Traceback" not in "".join(said)
+    assert [path.name for path in run.rglob("*") if path.is_file()] == ["lock"]
 
 
 def fit(shards: Path, run: Path, *options: str) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pyarrow.parquet as pq
@@ -23,7 +25,7 @@ from click.testing import Result
 from support import content, run_command
 
 from bmrl.cli.prep import main
-from bmrl.pipeline.commit import AtomicFile, lock_root
+from bmrl.pipeline.commit import AtomicFile, RootBusyError, lock_root
 from bmrl.pipeline.intake import BuildOptions, resolve
 from bmrl.pipeline.plan import PlanError, write_plan
 from bmrl.pipeline.shard_work import ShardTask, SourceChangedError, build_parsing
@@ -272,6 +274,28 @@ def test_a_second_builder_is_told_who_holds_the_root(
     assert result.exit_code == 1
     assert f"is being built by pid {os.getpid()} on " in _error(result.stderr)
     assert not (out / "plan.json").exists()
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOLCK and the like let the builder go on unlocked; what NFS says of a lock that is taken does not."""
+    (tmp_path / ".log").mkdir()
+    (tmp_path / ".log/lock").write_text("pid 7 on elsewhere")
+    for number, expected in (
+        (errno.EACCES, None),
+        (errno.EAGAIN, None),
+        (errno.ENOLCK, False),
+        (errno.EOPNOTSUPP, False),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", Mock(side_effect=OSError(number, "said the kernel")))
+            if expected is None:
+                with pytest.raises(RootBusyError, match="is being built by pid 7 on elsewhere"), lock_root(tmp_path):
+                    pass
+                continue
+            with lock_root(tmp_path) as held:
+                assert held is expected
+    with lock_root(tmp_path) as held:
+        assert held is True
 
 
 def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
