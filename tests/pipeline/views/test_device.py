@@ -16,7 +16,7 @@ from bmrl.pipeline.views import device
 from bmrl.pipeline.views.device import device_edge, device_noise, device_patch_scores
 from bmrl.pipeline.views.edge import compute_edge
 from bmrl.pipeline.views.image import compute_image, read_source
-from bmrl.pipeline.views.noise import compute_noise, patch_homogeneity
+from bmrl.pipeline.views.noise import NoiseParams, compute_noise, patch_homogeneity
 
 RGB = npt.NDArray[np.uint8]
 DEVICES = [
@@ -85,6 +85,19 @@ def test_equal_on_extremes(where: str) -> None:
     noisy = [rng.integers(0, high, (224, 224, 3), dtype=np.uint8) for high in (2, 9, 256)]
     assert_equal_to_stored([checkers, flat, np.zeros_like(flat), *noisy], where)
     assert_equal_to_stored([rng.integers(0, 256, (230, 340, 3), dtype=np.uint8)], where)  # patches 2 x 3, the rest left
+
+
+@pytest.mark.parametrize("where", DEVICES)
+@pytest.mark.parametrize("size", [2, 32, 56, 64, 224])
+def test_equal_at_other_patch_sizes(size: int, where: str) -> None:
+    rng = np.random.default_rng(size)
+    images = [rng.integers(0, high, (224, 224, 3), dtype=np.uint8) for high in (5, 60, 256)]
+    found = device_noise(batch_of(images, where), size)
+    for i, image in enumerate(images):
+        expected = compute_noise(image, NoiseParams(patch_size=size))
+        assert found.scores[i].tolist() == expected.scores.tolist() and len(expected.scores) == (224 // size) ** 2
+        assert divmod(int(found.patch[i]), 224 // size) == (expected.row, expected.col)
+        assert np.array_equal(found.numerators[i].cpu().numpy(), expected.numerators)
 
 
 @pytest.mark.parametrize("where", DEVICES)

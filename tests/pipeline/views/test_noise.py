@@ -9,6 +9,7 @@ from skimage.feature import graycomatrix, graycoprops
 from bmrl.pipeline.views.image import compute_image, read_source
 from bmrl.pipeline.views.noise import (
     DENOMINATORS,
+    NoiseParams,
     compute_noise,
     glcm_gray,
     patch_homogeneity,
@@ -109,6 +110,22 @@ def test_other_patch_sizes(size: int) -> None:
     scores = patch_homogeneity(rgb, size)
     assert scores.shape == ((224 // size) ** 2,)
     assert np.abs(scores - skimage_scores(rgb, size)).max() <= 1e-9
+
+
+@pytest.mark.parametrize(("size", "per_side"), [(56, 4), (64, 3), (100, 2)])
+def test_the_patch_and_its_residual_at_other_sizes(size: int, per_side: int) -> None:
+    """At 64 and 100 a rim of the image is in no patch: the richest place of all lies there and is not chosen."""
+    rng = np.random.default_rng(size)
+    for richest in range(per_side**2):
+        rgb = rng.integers(100, 104, (224, 224, 3), dtype=np.uint8)
+        row, col = divmod(richest, per_side)
+        tile = (slice(row * size, (row + 1) * size), slice(col * size, (col + 1) * size))
+        rgb[tile] = rng.integers(0, 90, (size, size, 3))
+        rgb[per_side * size :] = rng.integers(0, 256, (224 - per_side * size, 224, 3))
+        found = compute_noise(rgb, NoiseParams(patch_size=size))
+        assert (found.row, found.col) == (row, col)
+        assert found.numerators.shape == (3, size, size) and found.numerators.dtype == np.int16
+        assert np.array_equal(found.numerators, integer_numerators(rgb[tile]))
 
 
 def test_equal_scores_take_the_first_patch() -> None:
