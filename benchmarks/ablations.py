@@ -7,7 +7,7 @@
 WORK/log.jsonl gets a line a training and a line a test; what stands in it under the same settings is not run again, so
 the command may be stopped and repeated, and logs of several machines may be put together with cat. Every row has the
 same samples, epochs, batch and resolution; its learning rate is the one of three with the best seen-validation accuracy
-after --search-epochs at the first seed; of a run the epoch with the lowest seen-validation NLL is tested.
+at the first seed; of a run the epoch with the lowest seen-validation NLL is tested.
 Two processes share the work with --part 1/2 and --part 2/2.
 """
 
@@ -28,6 +28,7 @@ import torch
 from ablation_rows import GROUPS, INFERENCE, TRAIN, Bank, Row
 from machine import describe
 
+from bmrl.cli.process import keep_freed_memory
 from bmrl.model import from_config
 from bmrl.model.blocks import use_channels_last
 from bmrl.model.config import PRESETS, config_to_json, resolve_config
@@ -87,40 +88,39 @@ class Study:
         self.log = self.work / "log.jsonl"
         self.device = torch.device(options.device)
 
-    def identity(self, row: Row, seed: int, rate: float, epochs: int) -> dict[str, Any]:
+    def identity(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
         """What a line of the log stands for. `settings` is the hash of everything resolved, the data included."""
         document = {
-            "config": config_to_json(self._config(row, seed, rate, epochs)),
+            "config": config_to_json(self._config(row, seed, rate)),
             "changes": [row.train, row.inference],
             "data": [self.whole.root_digest, self.train.digest, self.options.protocol],
         }
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
-        return {"row": row.name, "seed": seed, "lr": rate, "epochs": epochs, "settings": digest}
+        return {"row": row.name, "seed": seed, "lr": rate, "settings": digest}
 
     def run(self, row: Row, seeds: int) -> None:
         """All seeds of a row, and the learning rates at the first."""
         base = PRESETS[self.options.preset].train.lr
-        search, epochs = self.options.search_epochs or self.options.epochs, self.options.epochs
-        tried = {rate: self._trained(row, 0, rate, search) for rate in (base * factor for factor in FACTORS)}
+        tried = {rate: self._trained(row, 0, rate) for rate in (base * factor for factor in FACTORS)}
         rate = max(tried, key=lambda r: tried[r]["val_accuracy"])
         for seed in range(seeds):
-            self._trained(row, seed, rate, epochs)
-            self._tested(row, seed, rate, epochs)
+            self._trained(row, seed, rate)
+            self._tested(row, seed, rate)
 
-    def _config(self, row: Row, seed: int, rate: float, epochs: int) -> Any:
-        budget = {"epochs": epochs, "seed": seed, "lr": rate, "checkpoint_every": 10**9}
+    def _config(self, row: Row, seed: int, rate: float) -> Any:
+        budget = {"epochs": self.options.epochs, "seed": seed, "lr": rate, "checkpoint_every": 10**9}
         return resolve_config("bmrl", self.options.preset, row.semantics, {**row.settings, **budget})
 
-    def _trained(self, row: Row, seed: int, rate: float, epochs: int) -> dict[str, Any]:
-        about = {**self.identity(row, seed, rate, epochs), "kind": "train"}
+    def _trained(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
+        about = {**self.identity(row, seed, rate), "kind": "train"}
         if (found := self._find(about)) is not None:
             return found
-        print(f"training: {row.name}, seed {seed}, lr {rate:.2g}, {epochs} epochs", flush=True)
+        print(f"training: {row.name}, seed {seed}, lr {rate:.2g}", flush=True)
         folder = self._folder(about)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         start = time.perf_counter()
-        model = self._model(row, seed, rate, epochs)
+        model = self._model(row, seed, rate)
         config = model.config.train
         changes = [INFERENCE[row.inference]] if row.inference else []
         bank = [TRAIN[row.train](Bank(self.train, seed))] if row.train else []
@@ -139,11 +139,11 @@ class Study:
         (folder / "last.safetensors").unlink(missing_ok=True)
         return self._write({**about, **best, "seconds": round(time.perf_counter() - start, 1)})
 
-    def _tested(self, row: Row, seed: int, rate: float, epochs: int) -> dict[str, Any]:
-        about = {**self.identity(row, seed, rate, epochs), "kind": "test"}
+    def _tested(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
+        about = {**self.identity(row, seed, rate), "kind": "test"}
         if (found := self._find(about)) is not None:
             return found
-        model = self._model(row, seed, rate, epochs)
+        model = self._model(row, seed, rate)
         load_weights(model, self._folder(about) / "best.safetensors")
         changes = [INFERENCE[row.inference]] if row.inference else []
         seen = collect(model, self._batches(self.seen.select(split="test"), model, changes), self.device)
@@ -157,9 +157,9 @@ class Study:
         figures = {name: figure(document) for name, figure in FIGURES.items()}
         return self._write({**about, "figures": figures, "n_seen": len(seen.labels), "n_unseen": len(unseen.labels)})
 
-    def _model(self, row: Row, seed: int, rate: float, epochs: int) -> Any:
+    def _model(self, row: Row, seed: int, rate: float) -> Any:
         torch.manual_seed(seed)
-        model: Any = from_config(self._config(row, seed, rate, epochs), self.train.classes)
+        model: Any = from_config(self._config(row, seed, rate), self.train.classes)
         use_channels_last(model)
         return model.to(self.device)
 
@@ -182,7 +182,7 @@ class Study:
         )
 
     def _write(self, line: dict[str, Any]) -> dict[str, Any]:
-        common = {"preset": self.options.preset, "n_train": len(self.train)}
+        common = {"preset": self.options.preset, "epochs": self.options.epochs, "n_train": len(self.train)}
         line = {**line, **common, "protocol": self.options.protocol, "data": self.whole.document["name"]}
         with self.log.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -255,9 +255,6 @@ def main() -> None:
     run.add_argument("--protocol", default="demo-1", help="Empty: every generator is a class, nothing is unseen.")
     run.add_argument("--preset", default="demo")
     run.add_argument("--epochs", type=int, default=3)
-    run.add_argument(
-        "--search-epochs", type=int, help="Of the trainings that choose the learning rate; default: --epochs."
-    )
     run.add_argument("--seeds", type=int, default=3)
     run.add_argument("--part", default="1/1", help="K/N: every N-th row from the K-th on.")
     run.add_argument("--device", default="cpu")
@@ -271,6 +268,7 @@ def main() -> None:
     groups = options.groups.split(",")
     if options.command == "run":
         torch.set_num_threads(options.threads)
+        keep_freed_memory()
         study = Study(options)
         part, parts = (int(number) for number in options.part.split("/"))
         rows = [row for group in groups for row in GROUPS[group]]
