@@ -60,11 +60,18 @@ def main(
             overrides = dict(_split(item) for item in settings)
             overrides |= {name: value for name, value in given.items() if value is not None}
             config = resolve_config(attributor, preset, semantics, overrides)
+            patch_size = config.model.patch_size if {"patch_size", "model.patch_size"} & set(overrides) else None
             chosen = load_protocol(protocol) if protocol else None
         except ValueError as error:
             raise WrongUseError(str(error)) from error
         request = TrainRequest(
-            out=out, config=config, protocol=chosen, protocol_name=protocol, device=device, resume=resume
+            out=out,
+            config=config,
+            protocol=chosen,
+            protocol_name=protocol,
+            device=device,
+            resume=resume,
+            patch_size=patch_size,
         )
         finished = train(ShardSet.open(shards), request)
     if not finished:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..model import from_config
 from ..model.attributor import Attributor
 from ..model.blocks import compile_blocks, use_channels_last
-from ..model.config import PRESETS, RunConfig, config_to_json
+from ..model.config import RunConfig, config_to_json
 from ..model.evaluation.evaluate import collect
 from ..model.evaluation.scores import fit_temperature, threshold_for_acceptance
 from ..model.rules import check_config
@@ -50,6 +50,7 @@ class TrainRequest:
     protocol_name: str | None
     device: str | None
     resume: bool
+    patch_size: int | None  # asked for with --set; None: as the shards have it
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -81,7 +82,7 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
     train_rows, val_rows = selected.select(split="train"), selected.select(split="val")
     if len(train_rows) == 0:
         raise TrainingError(f"{shard_set.root} has no training rows for these classes; build the train split")
-    config = _with_patch_size(request.config, shard_set)
+    config = _with_patch_size(request, shard_set)
     run = Run(
         config=config,
         classes=train_rows.classes,
@@ -157,14 +158,15 @@ def _stored_patch_size(shard_set: ShardSet) -> int | None:
     return shard_set.views["noise"]["params"]["patch_size"] if "noise" in shard_set.views else None
 
 
-def _with_patch_size(config: RunConfig, shard_set: ShardSet) -> RunConfig:
+def _with_patch_size(request: TrainRequest, shard_set: ShardSet) -> RunConfig:
     """The noise patch has the size that the shards have; raises WrongUseError where another one was asked for."""
-    stored = _stored_patch_size(shard_set)
+    config, stored = request.config, _stored_patch_size(shard_set)
     if stored is None or "noise" not in config.model.views:
         return config
-    asked = config.model.patch_size
-    if asked not in (stored, PRESETS[config.preset].model.patch_size):
-        raise WrongUseError(f"model.patch_size {asked}: {shard_set.root} holds noise patches of {stored} pixels")
+    if request.patch_size not in (None, stored):
+        raise WrongUseError(
+            f"model.patch_size {request.patch_size}: {shard_set.root} holds noise patches of {stored} pixels"
+        )
     changed = dataclasses.replace(config, model=dataclasses.replace(config.model, patch_size=stored))
     try:
         check_config(changed)

@@ -102,6 +102,14 @@ def test_shards_of_another_size_are_wrong_use(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("key", ["patch_size", "model.patch_size"])
+def test_another_size_than_the_shards_cannot_be_set(key: str, root56: Path, tmp_path: Path) -> None:
+    """Not 112 either, though that is every preset's: it would be trained at 56 without a word."""
+    result = fit(root56, tmp_path / "run", "--set", f"{key}=112")
+    assert result.exit_code == 2 and not (tmp_path / "run").exists()
+    assert result.stderr == f"error: model.patch_size 112: {root56} holds noise patches of 56 pixels\n"
+
+
 def test_resumed_on_another_size(runs: dict[int, Path], small_root: Path, small_protocol: str) -> None:
     result = fit(small_root, runs[56], "--protocol", small_protocol, "--resume")
     assert result.exit_code == 2 and "(model.patch_size: 56, asked for 112)" in result.stderr
