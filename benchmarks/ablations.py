@@ -19,6 +19,7 @@ import json
 import math
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -126,13 +127,16 @@ class Study:
         bank = [TRAIN[row.train](Bank(self.train, seed))] if row.train else []
         loader = self.train.loader(views=model.training_views, batch_size=config.batch_size, seed=seed)
         validation: list[dict[str, float]] = []
-        Trainer(
+        trainer = Trainer(
             model,
             train=Changed(loader, changes + bank),
             validation=lambda: self._batches(self.seen.select(split="val"), model, changes),
             run=folder,
             device=self.device,
-        ).fit(resume=False, on_step=lambda _: None, on_epoch=validation.append)
+        )
+        if not trainer.fit(resume=False, on_step=lambda _: None, on_epoch=validation.append):
+            print("stopped; the same command goes on with this training", flush=True)
+            sys.exit(130)
         best = min(validation, key=lambda summary: summary["val_nll"])
         best["loader_wait"] = loader_wait(folder / "metrics.jsonl", config.batch_size)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # best.safetensors is what is tested
