@@ -120,14 +120,14 @@ def _losses(*kept: str) -> dict[str, Any]:
 
 def _modules(dfacc: int) -> list[Row]:
     """Table 6; published row differences mix training recipes (N14), so once with DFACC in every row and once in none."""
-    visual = {"AE": "image", "NE": "noise", "EE": "edge"}
+    visual = {"AE": "image", "EE": "edge", "NE": "noise"}  # the default's order, so that the full row is that of (a)
     rows = ("AE", "EE", "NE", "AE NE", "AE NE LE", "AE NE PE LE", "AE EE", "AE NE EE", "AE NE EE LE", "AE NE EE PE LE")
     suffix = " with DFACC" if dfacc else " without DFACC"
     return [
         Row(
             name=name + suffix,
             settings={
-                "model.views": ",".join(visual[part] for part in name.split() if part in visual),
+                "model.views": ",".join(view for part, view in visual.items() if part in name.split()),
                 "model.parsing": int("PE" in name.split()),
                 "model.text": int("LE" in name.split()),
                 "losses.dfacc": dfacc,
