@@ -188,8 +188,10 @@ class Study:
     def _write(self, line: dict[str, Any]) -> dict[str, Any]:
         common = {"preset": self.options.preset, "epochs": self.options.epochs, "n_train": len(self.train)}
         line = {**line, **common, "protocol": self.options.protocol, "data": self.whole.document["name"]}
+        text = self.log.read_text() if self.log.exists() else ""
+        torn = bool(text) and not text.endswith("\n")  # by a crash: a line behind it would be lost with it
         with self.log.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write("\n" * torn + json.dumps(line) + "\n")
         return line
 
 
@@ -232,7 +234,8 @@ def _group(group: str, tests: list[dict[str, Any]]) -> list[str]:
     lines = [f"### ({group})", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     missing = []
     for row in GROUPS[group]:
-        found = sorted((t for t in tests if t["row"] == row.name), key=lambda t: t["seed"])
+        # By settings: logs of two machines may hold the same test, which is one point.
+        found = sorted({t["settings"]: t for t in tests if t["row"] == row.name}.values(), key=lambda t: t["seed"])
         if not found:
             missing.append(row.name)
             continue
