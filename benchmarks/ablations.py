@@ -216,33 +216,47 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def table(log: Path, groups: Iterable[str]) -> str:
     """Markdown: of each row the mean, the standard deviation and all points; rows without a finished test are named."""
-    tests = [line for line in read_log(log) if line["kind"] == "test"]
-    budgets = sorted({(t["data"], str(t["protocol"]), t["preset"], t["epochs"], t["n_train"]) for t in tests})
+    lines = read_log(log)
     out = []
-    for data, protocol, preset, epochs, count in budgets:
-        budget = (data, protocol, preset, epochs, count)
-        mine = [t for t in tests if (t["data"], str(t["protocol"]), t["preset"], t["epochs"], t["n_train"]) == budget]
+    for budget in sorted({_budget(line) for line in lines if line["kind"] == "test"}):
+        data, protocol, preset, epochs, count = budget
+        mine = [line for line in lines if _budget(line) == budget]
         simulated = "; the sources are SIMULATED" if data.startswith(("demo", "synth")) else ""
         out.append(f"## {data}, {protocol}, preset {preset}: {epochs} epochs of {count} samples{simulated}\n")
+        if waits := [100 * line["loader_wait"] for line in mine if "loader_wait" in line]:
+            mean, most = statistics.mean(waits), max(waits)
+            out.append(
+                f"{len(waits)} trainings waited for the loader {mean:.2f} % of their time, at most {most:.2f} %.\n"
+            )
         for group in groups:
             out += _group(group, mine)
     return "\n".join(out)
 
 
-def _group(group: str, tests: list[dict[str, Any]]) -> list[str]:
-    head = ["row", "seeds", "lr", *FIGURES]
-    lines = [f"### ({group})", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+def _budget(line: dict[str, Any]) -> tuple[str, str, str, int, int]:
+    return line["data"], str(line["protocol"]), line["preset"], line["epochs"], line["n_train"]
+
+
+def _group(group: str, lines: list[dict[str, Any]]) -> list[str]:
+    head = ["row", "seeds", "lr", "validation accuracy by lr, seed 0", *FIGURES]
+    out = [f"### ({group})", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     missing = []
     for row in GROUPS[group]:
-        # By settings: logs of two machines may hold the same test, which is one point.
-        found = sorted({t["settings"]: t for t in tests if t["row"] == row.name}.values(), key=lambda t: t["seed"])
-        if not found:
+        searched = {
+            t["lr"]: t["val_accuracy"] for t in lines if (t["row"], t["kind"], t["seed"]) == (row.name, "train", 0)
+        }
+        best = max(sorted(searched), key=lambda rate: searched[rate], default=None)
+        # By settings: logs of two machines may hold the same test, which is one point. A rate that was beaten is none.
+        tests = {t["settings"]: t for t in lines if (t["row"], t["kind"], t["lr"]) == (row.name, "test", best)}
+        if not tests:
             missing.append(row.name)
             continue
+        found = sorted(tests.values(), key=lambda t: t["seed"])
         cells = [_cell([t["figures"][name] for t in found]) for name in FIGURES]
         rates = ", ".join(sorted({f"{t['lr']:.2g}" for t in found}))
-        lines.append("| " + " | ".join([row.name, str(len(found)), rates, *cells]) + " |")
-    return [*lines, "", *([f"Not run: {'; '.join(missing)}.", ""] if missing else [])]
+        tried = ", ".join(f"{rate:.2g}: {100 * searched[rate]:.1f}" for rate in sorted(searched)) or "-"
+        out.append("| " + " | ".join([row.name, str(len(found)), rates, tried, *cells]) + " |")
+    return [*out, "", *([f"Not run: {'; '.join(missing)}.", ""] if missing else [])]
 
 
 def _cell(values: list[float | None]) -> str:

@@ -206,27 +206,34 @@ def test_the_table(
         budget = {"protocol": "demo-1", "preset": "tiny", "epochs": 3, "n_train": 21}
         return {**about, **budget, "figures": dict.fromkeys(names, value), **other}
 
+    def trained(name: str, lr: float, accuracy: float, seed: int = 0, **other: Any) -> dict[str, Any]:
+        return {**line(name, seed, None, lr, **other), "kind": "train", "val_accuracy": accuracy, "loader_wait": 0.01}
+
     lines = [
         line("A", 2, 0.7), line("A", 0, 0.5), line("A", 1, 0.6), line("A", 1, 0.6),  # seed 1 in the logs of two machines
         line("B", 0, None, lr=1 / 3000),
-        {**line("C", 0, 0.5), "kind": "train"},
+        line("A", 0, 0.9, lr=3e-3), line("C", 0, 0.5),  # of a rate that was beaten, and of one that no training stands for
         line("A", 0, 0.25, data="folder", protocol=None),
+        *(trained("A", rate, accuracy) for rate, accuracy in ((3e-3, 0.6), (1e-3, 0.7), (3e-4, 0.1))),
+        trained("A", 1e-2, 0.9, seed=1), trained("B", 1e-3, 0.3), trained("B", 1 / 3000, 0.3), trained("D", 1e-3, 0.5),
+        trained("A", 1e-3, 0.5, data="folder", protocol=None),
     ]  # fmt: skip
     lines[1]["figures"][names[1]] = float("nan")
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in lines))
-    head = "| row | seeds | lr | " + " | ".join(names) + " |"
-    rule = "|---|---|---|" + "---|" * len(names)
+    head = "| row | seeds | lr | validation accuracy by lr, seed 0 | " + " | ".join(names) + " |"
+    rule = "|---|---|---|---|" + "---|" * len(names)
+    rates = "0.0003: 10.0, 0.001: 70.0, 0.003: 60.0"
     three, two, one = "60.0 ± 10.0 (50.0, 60.0, 70.0)", "65.0 ± 7.1 (60.0, 70.0)", "25.0 (25.0)"
     assert ablations.table(path, ["x"]).splitlines() == [
         "## demo, demo-1, preset tiny: 3 epochs of 21 samples; the sources are SIMULATED",
-        "", "### (x)", "", head, rule,
-        "| A | 3 | 0.001 | " + " | ".join([three, two, *[three] * (len(names) - 2)]) + " |",
-        "| B | 1 | 0.00033 | " + " | ".join(["-"] * len(names)) + " |",
+        "", "7 trainings waited for the loader 1.00 % of their time, at most 1.00 %.", "", "### (x)", "", head, rule,
+        f"| A | 3 | 0.001 | {rates} | " + " | ".join([three, two, *[three] * (len(names) - 2)]) + " |",
+        "| B | 1 | 0.00033 | 0.00033: 30.0, 0.001: 30.0 | " + " | ".join(["-"] * len(names)) + " |",
         "", "Not run: C; D.", "",
         "## folder, None, preset tiny: 3 epochs of 21 samples",
-        "", "### (x)", "", head, rule,
-        "| A | 1 | 0.001 | " + " | ".join([one] * len(names)) + " |",
+        "", "1 trainings waited for the loader 1.00 % of their time, at most 1.00 %.", "", "### (x)", "", head, rule,
+        "| A | 1 | 0.001 | 0.001: 50.0 | " + " | ".join([one] * len(names)) + " |",
         "", "Not run: B; C; D.",
     ]  # fmt: skip
 
@@ -250,4 +257,5 @@ def test_a_study_from_the_first_step_to_the_table(study: Study, log: Any, tmp_pa
     page = (tmp_path / "table.md").read_text()
     assert capsys.readouterr().out.strip() in page and "Not run: full again; thrice." in page
     accuracy = 100 * lines[3]["figures"]["seen accuracy"]
-    assert f"| full | 1 | {best['lr']:.2g} | {accuracy:.1f} ({accuracy:.1f}) |" in page
+    tried = ", ".join(f"{line['lr']:.2g}: {100 * line['val_accuracy']:.1f}" for line in lines[:3])
+    assert f"| full | 1 | {best['lr']:.2g} | {tried} | {accuracy:.1f} ({accuracy:.1f}) |" in page
