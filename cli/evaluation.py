@@ -22,7 +22,7 @@ from ..model.training.run import Run, load_attributor
 from ..pipeline.preview import spread_rows, view_pictures
 from ..pipeline.protocols import Protocol, load_protocol
 from ..pipeline.shardset import ShardSet, ShardSetError
-from .training import WrongUseError, check_patch_size, choose_device
+from .training import WrongUseError, check_views, choose_device
 
 BATCH = 64
 
@@ -40,7 +40,7 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
     """The result document, and the path of the report page; both are written into `out`."""
     device = choose_device(request.device)
     run, model = load_attributor(request.run, device)
-    check_patch_size(model, shard_set)
+    check_views(model, shard_set)
     protocol = request.protocol or (load_protocol(run.protocol) if run.protocol else None)
     if protocol is not None:
         protocol = protocol.over(shard_set.document["generators"], trained=run.data["n_train"])

@@ -33,7 +33,7 @@ from ..model.training.trainer import Step, Trainer, TrainingError
 from ..pipeline.commit import NO_LOCKS, RootBusyError, lock_root
 from ..pipeline.device_loader import DeviceLoader
 from ..pipeline.protocols import Protocol
-from ..pipeline.shardset import ShardSet
+from ..pipeline.shardset import ShardSet, ShardSetError
 
 VALIDATION_BATCH = 64
 
@@ -143,8 +143,14 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
     return finished
 
 
-def check_patch_size(model: Attributor, shard_set: ShardSet) -> None:
-    """Raises WrongUseError where a trained attributor reads noise patches of another size than the shards have."""
+def check_views(model: Attributor, shard_set: ShardSet) -> None:
+    """Raises ShardSetError where the shards lack a view that a trained attributor reads, WrongUseError where its noise
+    patches are of another size than theirs."""
+    for view in model.inference_views:
+        if view not in shard_set.views:
+            raise ShardSetError(
+                f"{shard_set.root} has no view {view!r}, which the run reads; add it with `bmrl-prep build --views {view}`"
+            )
     stored, trained = _stored_patch_size(shard_set), model.config.model.patch_size
     if "noise" in model.inference_views and stored not in (None, trained):
         raise WrongUseError(

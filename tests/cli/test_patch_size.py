@@ -110,6 +110,21 @@ def test_another_size_than_the_shards_cannot_be_set(key: str, root56: Path, tmp_
     assert result.stderr == f"error: model.patch_size 112: {root56} holds noise patches of 56 pixels\n"
 
 
+def test_shards_without_the_column(
+    small_options: Callable[..., BuildOptions],
+    build_here: Callable[[BuildOptions], Path],
+    invoke: Invoke,
+    runs: dict[int, Path],
+    tmp_path: Path,
+) -> None:
+    root = build_here(small_options(tmp_path / "root", views=("image", "edge"), splits=("test",), parser=None))
+    result = invoke(evaluate.main, runs[56], "--shards", root, "--out", tmp_path / "out", "--device", "cpu")
+    assert result.exit_code == 1 and not (tmp_path / "out").exists()
+    assert result.stderr == (
+        f"error: {root} has no view 'noise', which the run reads; add it with `bmrl-prep build --views noise`\n"
+    )
+
+
 def test_resumed_on_another_size(runs: dict[int, Path], small_root: Path, small_protocol: str) -> None:
     result = fit(small_root, runs[56], "--protocol", small_protocol, "--resume")
     assert result.exit_code == 2 and "(model.patch_size: 56, asked for 112)" in result.stderr
