@@ -162,6 +162,20 @@ def test_zero_shot_by_the_prompts_of_each_level(
     assert "no trained prompt has), not asked: 1" in (tmp_path / "run/eval/report.html").read_text()
 
 
+@pytest.mark.slow
+def test_what_training_aligned_is_read_at_every_level(
+    invoke: Invoke, small_root: Path, small_protocol: str, tmp_path: Path
+) -> None:
+    """Three sources that their tint tells apart: the nearest prompt of each level is the true one of every seen image."""
+    options = ("--set", "text_readout=levels", "--epochs", 40, "--set", "lr=3e-3")
+    assert fit(small_root, tmp_path / "run", "--protocol", small_protocol, *options).exit_code == 0
+    done = invoke(evaluate.main, tmp_path / "run", "--shards", small_root, "--json", "--device", "cpu")
+    levels = json.loads(done.stdout)["zero_shot"]["text"]["levels"]
+    assert {level: facts["seen"]["accuracy"] for level, facts in levels.items()} == {
+        "authenticity": 1.0, "kind": 1.0, "family": 1.0, "source": 1.0,
+    }  # fmt: skip
+
+
 def test_the_same_seed_gives_the_same_run(run: Path, small_root: Path, small_protocol: str, tmp_path: Path) -> None:
     assert fit(small_root, tmp_path / "again", "--protocol", small_protocol).exit_code == 0
     for name in ("best.safetensors", "last.safetensors", "calibration.json"):
