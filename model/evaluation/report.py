@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from ..training.checkpoint import write_atomic
-from .table import render_table, zero_shot_notes
+from .table import render_table, zero_shot_notes, zero_shot_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ def write_report(path: Path, document: dict[str, Any], *, metrics: list[dict[str
     page = template.render(
         document=document,
         table=render_table(document),
+        zero_shot_rows=zero_shot_rows(document["zero_shot"]),
         zero_shot_notes=zero_shot_notes(document["zero_shot"]),
         curves=_figure(_plot_curves, metrics) if any("step" in record for record in metrics) else None,
         confusion=_figure(_plot_confusion, document["confusion"]),

@@ -110,8 +110,18 @@ def zero_shot_notes(found: dict[str, Any]) -> list[str]:
     return notes
 
 
+def zero_shot_rows(found: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """(text or centres, level, its facts); none where nothing could be asked, as of sources of unknown kind."""
+    return [
+        (way, level, facts)
+        for way in ("text", "centres")
+        if found[way]
+        for level, facts in found[way]["levels"].items()
+    ]
+
+
 def _zero_shot_lines(found: dict[str, Any]) -> list[str]:
-    rows = [(way, level, facts) for way in found if found[way] for level, facts in found[way]["levels"].items()]
+    rows = zero_shot_rows(found)
     if not rows:
         return []
     part = f"{'seen':>7} {'majority':>8} {'n':>6}"

@@ -12,6 +12,7 @@ import torch
 
 from bmrl.model import build
 from bmrl.model.evaluation.evaluate import Outputs
+from bmrl.model.evaluation.table import zero_shot_rows
 from bmrl.model.evaluation.zero_shot import Question, ask, centre_questions, text_questions
 from bmrl.pipeline.views.text import tokenize
 
@@ -120,6 +121,10 @@ def test_what_cannot_be_asked_is_null() -> None:
     }
     one = Question(level="kind", columns=columns, answers=("FS", "FS"), truth={"s": "FS"})
     assert ask([one], outputs, NONE) == {}
+    unknown = {"s": {"kind": "unknown", "family": "unknown"}}
+    nothing = centre_questions(outputs, unknown, trained=["s"])
+    assert [question.answers for question in nothing] == [(), (), ()] and ask(nothing, outputs, NONE) == {}
+    assert zero_shot_rows({"text": None, "centres": {"levels": {}, "split": "val"}}) == []
 
 
 def test_candidates_are_the_distinct_sentences_of_the_trained_sources(tiny: dict[str, Any]) -> None:
@@ -182,6 +187,8 @@ def test_a_name_longer_than_any_trained_one_is_unread(tiny: dict[str, Any]) -> N
 
 def test_levels_that_were_not_trained_are_not_asked(tiny: dict[str, Any]) -> None:
     assert list(questions(model(tiny, **{"model.text_levels": "2,3"}))) == ["kind", "family"]
+    nobody = text_questions(model(tiny), prompts(), trained=["mystery"], unseen=["StyleGAN"], device=CPU)
+    assert nobody is not None and [question.answers for question in nobody[0]][1:3] == [(), ()] and nobody[1] == []
     same = text_questions(model(tiny), prompts(), trained=["SimSwap", "StyleGAN"], unseen=[], device=CPU)
     assert same is not None
     outputs = rows(np.ones((2, 16)), ["SimSwap", "StyleGAN"])
