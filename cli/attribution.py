@@ -15,7 +15,7 @@ from ..model.training.checkpoint import read_json
 from ..model.training.run import load_attributor
 from ..pipeline.views.edge import compute_edge
 from ..pipeline.views.errors import UnreadableImageError
-from ..pipeline.views.image import compute_image, read_source
+from ..pipeline.views.image import ImageParams, compute_image, read_source
 from ..pipeline.views.noise import NoiseParams, compute_noise
 from .training import choose_device
 
@@ -28,11 +28,13 @@ def attribute(
     """One record an image: its probabilities, highest first, and the attribution; or an error."""
     where = choose_device(device)
     run, model = load_attributor(run_folder, where)
+    # A run of an older version does not say how its images were made: then by the default.
+    image_params = ImageParams(**run.data.get("params", {}).get("image", {}))
     limit = threshold if threshold is not None else _own_threshold(run_folder)
     answers: list[dict[str, Any]] = []
     for path in images:
         try:
-            batch = inference_batch(path.read_bytes(), model)
+            batch = inference_batch(path.read_bytes(), model, image_params)
         except (UnreadableImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             answers.append({"image": str(path), "error": f"cannot be read: {reason}"})
@@ -52,9 +54,9 @@ def attribute(
     return answers
 
 
-def inference_batch(data: bytes, model: Attributor) -> Batch:
+def inference_batch(data: bytes, model: Attributor, image_params: ImageParams) -> Batch:
     """An image file's bytes -> a batch of one with the views that the model infers from, as the loader would give them."""
-    rgb = compute_image(read_source(data))
+    rgb = compute_image(read_source(data, image_params), image_params)
     batch: Batch = {"image": torch.from_numpy(rgb)[None].permute(0, 3, 1, 2)}  # (1, H, W, 3) -> (1, 3, H, W)
     if "edge" in model.inference_views:
         batch["edge"] = torch.from_numpy(compute_edge(rgb))[None, None]

@@ -92,6 +92,7 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
             "root_digest": shard_set.root_digest,
             "selection": train_rows.digest,
             "views": {name: view["digest"] for name, view in shard_set.views.items()},
+            "params": {name: view["params"] for name, view in shard_set.views.items()},
             "n_train": train_rows.counts,
             "missing_sources": list(selected.missing_sources),
         },

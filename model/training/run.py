@@ -23,7 +23,7 @@ class Run:
     config: RunConfig
     classes: tuple[str, ...]
     protocol: str | None
-    data: dict[str, Any]  # root_digest, selection, name, views and their digests
+    data: dict[str, Any]  # root_digest, selection, name, views: their digests, params: their parameters
 
 
 def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:

@@ -15,9 +15,11 @@ from support import build
 
 from bmrl.cli import attribute, train
 from bmrl.cli import eval as evaluate
+from bmrl.cli.attribution import inference_batch
 from bmrl.model.training.run import load_attributor
 from bmrl.pipeline.intake import BuildOptions
 from bmrl.pipeline.shardset import ShardSet
+from bmrl.pipeline.views.image import ImageParams
 
 Invoke = Callable[..., Result]
 SMALL = (  # preset demo with narrow layers; its noise backbone keeps its three stages
@@ -84,6 +86,28 @@ def test_attributed_as_the_shards_are(invoke: Invoke, runs: dict[int, Path], roo
     images = [small_source / path for path in rows.index["source_path"].to_pylist()]
     result = invoke(attribute.main, runs[56], *images, "--json", "--device", "cpu")
     assert result.exit_code == 0
+    for answer, shares in zip(json.loads(result.stdout)["images"], expected.tolist(), strict=True):
+        assert answer["probabilities"] == pytest.approx(dict(zip(run.classes, shares, strict=True)), abs=1e-6)
+
+
+def test_attributed_under_the_resize_kernel_of_the_shards(invoke: Invoke, small_source: Path, tmp_path: Path) -> None:
+    root, run_folder = tmp_path / "shards", tmp_path / "run"
+    assert build(small_source, root, "--views", "image", "--resize", "area", "--workers", 1).returncode == 0
+    options = ("--set", "model.views=image", "--set", "model.parsing=0", "--set", "losses.cpc=0")
+    result = fit(root, run_folder, *options)
+    assert result.exit_code == 0, result.output
+    rows = ShardSet.open(root).select(split="test")
+    run, model = load_attributor(run_folder, torch.device("cpu"))
+    assert run.data["params"]["image"]["resize"] == "area"
+    (batch,) = rows.loader(views=("image",), batch_size=len(rows), shuffle=False)
+    images = [small_source / path for path in rows.index["source_path"].to_pylist()]
+    made = [inference_batch(p.read_bytes(), model, ImageParams(**run.data["params"]["image"]))["image"] for p in images]
+    assert torch.equal(torch.cat(made), batch["image"])
+    default = [inference_batch(path.read_bytes(), model, ImageParams())["image"] for path in images]
+    assert not torch.equal(torch.cat(default), batch["image"])
+    with torch.no_grad():
+        expected = model.logits(batch).double().softmax(dim=1)
+    result = invoke(attribute.main, run_folder, *images, "--json", "--device", "cpu")
     for answer, shares in zip(json.loads(result.stdout)["images"], expected.tolist(), strict=True):
         assert answer["probabilities"] == pytest.approx(dict(zip(run.classes, shares, strict=True)), abs=1e-6)
 
