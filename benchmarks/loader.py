@@ -1,6 +1,6 @@
 """The loader against a bare gather, the other formats' loaders and on-the-fly views; all five views as ready batches.
 
-    python benchmarks/loader.py --photographs ../shared/data/celebamask-hq --work /tmp/bmrl-bench \\
+    python benchmarks/loader.py --photographs ../shared/data/celebamask-hq --work WORK \\
         --peers PEERS/bin/python --out benchmarks/results/loader.md
 
 Builds 3,600 distinct samples (crops of photographs with their label maps) raw and as PNG, once. PEERS: the environment
