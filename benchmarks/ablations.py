@@ -223,7 +223,8 @@ def table(log: Path, groups: Iterable[str]) -> str:
         mine = [line for line in lines if _budget(line) == budget]
         simulated = "; the sources are SIMULATED" if data.startswith(("demo", "synth")) else ""
         out.append(f"## {data}, {protocol}, preset {preset}: {epochs} epochs of {count} samples{simulated}\n")
-        if waits := [100 * line["loader_wait"] for line in mine if "loader_wait" in line]:
+        # A training that stands in two groups is one.
+        if waits := list({x["settings"]: 100 * x["loader_wait"] for x in mine if "loader_wait" in x}.values()):
             mean, most = statistics.mean(waits), max(waits)
             out.append(
                 f"{len(waits)} trainings waited for the loader {mean:.2f} % of their time, at most {most:.2f} %.\n"
