@@ -116,6 +116,10 @@ class Study:
         about = {**self.identity(row, seed, rate), "kind": "train"}
         if (found := self._find(about)) is not None:
             return found
+        return self._write({**about, **self._train(row, seed, rate)})
+
+    def _train(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
+        about = self.identity(row, seed, rate)
         print(f"training: {row.name}, seed {seed}, lr {rate:.2g}", flush=True)
         folder = self._folder(about)
         shutil.rmtree(folder, ignore_errors=True)
@@ -141,12 +145,14 @@ class Study:
         best["loader_wait"] = loader_wait(folder / "metrics.jsonl", config.batch_size)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # best.safetensors is what is tested
         (folder / "last.safetensors").unlink(missing_ok=True)
-        return self._write({**about, **best, "seconds": round(time.perf_counter() - start, 1)})
+        return {**best, "seconds": round(time.perf_counter() - start, 1)}
 
     def _tested(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
         about = {**self.identity(row, seed, rate), "kind": "test"}
         if (found := self._find(about)) is not None:
             return found
+        if not (self._folder(about) / "best.safetensors").exists():  # the log is of another machine
+            self._train(row, seed, rate)
         model = self._model(row, seed, rate)
         load_weights(model, self._folder(about) / "best.safetensors")
         changes = [INFERENCE[row.inference]] if row.inference else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,20 @@ def batches_of(rows: ShardSet) -> dict[str, int]:
         for batch in rows.loader(views=(), batch_size=9, shuffle=False)
         for key, label in zip(batch["key"], batch["label"], strict=True)
     }
+
+
+def test_a_log_without_its_weights_goes_on(study: Study, trained: list[Any], log: Any, tmp_path: Path) -> None:
+    study("run", "--groups", "x", "--seeds", "2")
+    before = log()
+    path, tested = tmp_path / "work/log.jsonl", [line for line in before if line["kind"] == "test"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in before if line != tested[1]))
+    for line in before:
+        shutil.rmtree(path.with_name(line["settings"]), ignore_errors=True)
+    trained.clear()
+    study("run", "--groups", "x", "--seeds", "2")
+    assert [(one.config.train.seed, one.config.train.lr) for one in trained] == [(1, 1e-3)]
+    assert short(log(), "test") == short(before, "test") and short(log(), "train") == short(before, "train")
+    assert log()[-1]["figures"] == tested[1]["figures"]
 
 
 def test_controls_of_training_leave_validation_and_test_alone(
