@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ class MemoryCopy:
     def rate(self, threads: int) -> float:
         """GB/s."""
         start = time.perf_counter()
-        in_threads([lambda part=part: self.run(part, threads) for part in range(threads)])  # type: ignore[misc]
+        in_threads([partial(self.run, part, threads) for part in range(threads)])
         return len(self.given) / 1e9 / (time.perf_counter() - start)
 
 
@@ -172,7 +173,7 @@ def measure_one_core(work: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in ("bare", *loaders)}
     for _ in range(ROUNDS + 1):
         order = rng.permutation(len(bare.places)).tolist()
-        found["bare"].append(rate(lambda order=order: bare.run(order, buffers)))  # type: ignore[misc]
+        found["bare"].append(rate(partial(bare.run, order, buffers)))
         for name, loader in loaders.items():
             if name != "ours, png" or len(found[name]) < 3:
                 found[name].append(rate(epoch_of(loader)))
@@ -193,8 +194,8 @@ def measure_two_cores(work: Path) -> dict[str, list[float]]:
         order = rng.permutation(len(bare.places)).tolist()
         rates = {"copy, 1 thread": memory.rate(1), "copy, 2 threads": memory.rate(2)}
         for name, pair in kept.items():
-            rates[f"{name}, 1 thread"] = rate(lambda order=order, pair=pair: bare.run(order, pair[0]))  # type: ignore[misc]
-            rates[f"{name}, 2 threads"] = rate(lambda order=order, pair=pair: bare.run_on_two_threads(order, pair))  # type: ignore[misc]
+            rates[f"{name}, 1 thread"] = rate(partial(bare.run, order, pair[0]))
+            rates[f"{name}, 2 threads"] = rate(partial(bare.run_on_two_threads, order, pair))
         for (root, threads), loader in loaders.items():
             if root == "raw" or turn < 3:
                 rates[f"{root}, {threads} thread{'s'[: threads - 1]}"] = rate(epoch_of(loader))

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def costs() -> list[str]:
     lines = ["| module | M parameters | GMAC an image | section 6 |", "|---|---|---|---|"]
     total = {"params": 0.0, "train": 0.0, "inference": 0.0}
     for name, (module, given) in parts.items():
-        macs = count_macs(module, lambda m=module, x=given: m(x)) / 1e9  # type: ignore[misc]
+        macs = count_macs(module, partial(module, given)) / 1e9
         params = _params(module)
         lines.append(f"| {name} | {params:.1f} | {macs:.2f} | {EXPECTED[name]} |")
         total["train"] += macs
@@ -194,12 +195,12 @@ def measure(options: argparse.Namespace) -> None:
         batches = iter(loader)
         for number in range(WARM_UP + STEPS):
             count = number >= WARM_UP
-            batch = timed(f"loader, {options.way}", lambda: next(batches), count)
+            batch = timed(f"loader, {options.way}", partial(next, batches), count)
             if ours:
-                timed(options.way, lambda b=batch: ours(b, options.way), count)  # type: ignore[misc]
+                timed(options.way, partial(ours, batch, options.way), count)
             elif reference:
-                views = timed("preprocess", lambda b=batch: preprocess(b["image"]), count)  # type: ignore[misc]
-                timed("reference", lambda b=batch, v=views: reference({**b, **v}), count)  # type: ignore[misc]
+                views = timed("preprocess", partial(preprocess, batch["image"]), count)
+                timed("reference", partial(reference, {**batch, **views}), count)
     print(json.dumps(times))
 
 

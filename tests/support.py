@@ -5,11 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from click.testing import CliRunner, Result
 from PIL import Image
 
+from bmrl.cli import train
+
 SHARED = Path(__file__).parents[1] / "../shared/data"
+TINY = (  # preset demo with narrow layers
+    *("--preset", "demo", "--device", "cpu", "--batch-size", 4, "--epochs", 1),
+    *("--set", "model.dim=16", "--set", "model.depth=1", "--set", "model.heads=2", "--set", "model.mlp=16"),
+    *("--set", "model.widths=4,4,4,4,8", "--set", "noise_widths=4,4,4", "--set", "precision=float32"),
+    *("--set", "text_depth=1", "--set", "text_heads=2", "--set", "text_mlp=16"),
+)
 
 
 def run_command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -41,6 +52,13 @@ def write_faces(root: Path, counts: dict[str, int], *, side: int = 96) -> Path:
 def build(root: Path, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
     base = ("build", "--dataset", "folder", "--root", root, "--out", out)
     return run_command("prep", *base, *options)
+
+
+def fit(shards: Path, out: Path, *options: Any) -> Result:
+    """bmrl-train in this process, one tiny epoch unless `options` say otherwise."""
+    torch.set_num_threads(1)
+    arguments = ["--shards", shards, "--out", out, *TINY, *options]
+    return CliRunner().invoke(train.main, [str(argument) for argument in arguments])
 
 
 def content(root: Path) -> dict[str, bytes]:

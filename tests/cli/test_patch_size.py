@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from support import build
+from support import fit as fit_tiny
 
-from bmrl.cli import attribute, train
+from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
 from bmrl.cli.attribution import inference_batch
 from bmrl.model.training.run import load_attributor
@@ -22,18 +23,11 @@ from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.views.image import ImageParams
 
 Invoke = Callable[..., Result]
-SMALL = (  # preset demo with narrow layers; its noise backbone keeps its three stages
-    *("--preset", "demo", "--device", "cpu", "--batch-size", 4, "--epochs", 1),
-    *("--set", "model.dim=16", "--set", "model.depth=1", "--set", "model.heads=2", "--set", "model.mlp=16"),
-    *("--set", "model.widths=4,4,4,4,8", "--set", "noise_widths=4,4,4", "--set", "precision=float32"),
-    *("--set", "model.text=0", "--set", "losses.cmc=0", "--set", "losses.kl=0"),
-)
+NO_TEXT = ("--set", "model.text=0", "--set", "losses.cmc=0", "--set", "losses.kl=0")
 
 
 def fit(shards: Path, out: Path, *options: Any) -> Result:
-    torch.set_num_threads(1)
-    arguments = ["--shards", shards, "--out", out, *SMALL, *options]
-    return CliRunner().invoke(train.main, [str(argument) for argument in arguments])
+    return fit_tiny(shards, out, *NO_TEXT, *options)
 
 
 @pytest.fixture(scope="module")

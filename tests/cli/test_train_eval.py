@@ -8,26 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
+from support import fit
 
-from bmrl.cli import attribute, train
+from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
 from bmrl.pipeline.shardset import ShardSet
 
 Invoke = Callable[..., Result]
-TINY = (
-    *("--preset", "demo", "--device", "cpu", "--batch-size", 4, "--epochs", 1),
-    *("--set", "model.dim=16", "--set", "model.depth=1", "--set", "model.heads=2", "--set", "model.mlp=16"),
-    *("--set", "model.widths=4,4,4,4,8", "--set", "noise_widths=4,4,4", "--set", "precision=float32"),
-    *("--set", "text_depth=1", "--set", "text_heads=2", "--set", "text_mlp=16"),
-)
-
-
-def fit(shards: Path, out: Path, *options: Any) -> Result:
-    torch.set_num_threads(1)
-    arguments = ["--shards", shards, "--out", out, *TINY, *options]
-    return CliRunner().invoke(train.main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
