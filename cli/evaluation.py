@@ -12,11 +12,11 @@ import torch
 from tqdm import tqdm
 
 from ..model.attributor import Attributor
-from ..model.evaluation.controls import Rows, control_tables, extract
+from ..model.evaluation.controls import Rows, control_tables, extract, level_controls
 from ..model.evaluation.detection import detection_table
 from ..model.evaluation.evaluate import Outputs, collect, counts, tabulate
 from ..model.evaluation.report import Sample, write_report
-from ..model.evaluation.zero_shot import ask, centre_questions, text_questions
+from ..model.evaluation.zero_shot import ask, centre_questions, level_answers, text_questions
 from ..model.training.checkpoint import read_json, write_json
 from ..model.training.run import Run, load_attributor
 from ..pipeline.preview import spread_rows, view_pictures
@@ -57,15 +57,16 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
         classes=run.classes,
         thresholds=request.thresholds,
     )
+    control_rows = _control_rows(shard_set, run, protocol, parts)
     document |= {
-        "controls": _controls(shard_set, run, protocol, parts),
+        "controls": control_tables(*control_rows, num_classes=len(run.classes)) if control_rows else None,
         "protocol": protocol.name if protocol else None,
         "task": protocol.task if protocol else "attribution",
         "published": protocol.published if protocol else {},
         "detection": detection_table(outputs["seen"], outputs["unseen"])
         if protocol and protocol.task == "detection"
         else None,
-        "zero_shot": _zero_shot(shard_set, run, model, outputs, device),
+        "zero_shot": _zero_shot(shard_set, run, model, outputs, device) | _zero_shot_controls(shard_set, control_rows),
         "relations": protocol.relations if protocol else {},
         "simulated": _is_simulated(shard_set, protocol),
         "attributor": run.config.attributor,
@@ -140,10 +141,16 @@ def _zero_shot(
     return {"text": text, "centres": centres}
 
 
-def _controls(
+def _zero_shot_controls(shard_set: ShardSet, rows: tuple[Rows, Rows, Rows] | None) -> dict[str, Any]:
+    """What content and container, and the classical baseline, tell of authenticity, kind and family."""
+    tables = level_controls(*rows, level_answers(shard_set.document["generators"])) if rows else {}
+    return {way: {"levels": levels} if levels else None for way, levels in tables.items()}
+
+
+def _control_rows(
     shard_set: ShardSet, run: Run, protocol: Protocol | None, parts: dict[str, ShardSet]
-) -> dict[str, Any] | None:
-    """The leak controls and the classical baseline, trained on the run's training rows."""
+) -> tuple[Rows, Rows, Rows] | None:
+    """Features for the leak controls and the classical baseline: of the run's training rows, seen and unseen test rows."""
     train = shard_set.select(split="train")
     train = train.select(protocol=protocol, part="seen") if protocol else train.select(generators=run.classes)
     if len(set(train.labels.tolist())) < 2:
@@ -155,12 +162,7 @@ def _controls(
         loader = rows.loader(views=views, batch_size=BATCH, shuffle=False)
         return extract(tqdm(loader, desc=f"controls, {name}", unit="batches"), containers)
 
-    return control_tables(
-        features(train, "train"),
-        features(parts["seen"], "seen"),
-        features(parts["unseen"], "unseen"),
-        num_classes=len(run.classes),
-    )
+    return features(train, "train"), features(parts["seen"], "seen"), features(parts["unseen"], "unseen")
 
 
 def _containers(shard_set: ShardSet) -> dict[str, tuple[float, ...]]:

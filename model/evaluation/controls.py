@@ -6,7 +6,7 @@ An attributor that a thumbnail, a colour mean or the file format matches has lea
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..inputs import Batch
+from .zero_shot import judge
 
 F32 = npt.NDArray[np.float32]
 
@@ -105,6 +106,7 @@ CLASSIFIERS = {
     "1-NN": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier(1)),
     "boosted trees": lambda: HistGradientBoostingClassifier(max_iter=60, random_state=0),
 }
+LEAK_CLASSIFIERS = ("nearest centre", "logistic", "1-NN")
 
 
 def extract(batches: Iterable[Batch], containers: dict[str, tuple[float, ...]]) -> Rows:
@@ -144,10 +146,9 @@ def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, s
     leaks = {
         feature: {
             name: _accuracy(_fit(CLASSIFIERS[name](), train.columns[feature], train.labels), seen, feature)
-            for name in ("nearest centre", "logistic", "1-NN")
+            for name in LEAK_CLASSIFIERS
         }
-        for feature in (*CONTENT_FEATURES, "label-map areas", "native size and format")
-        if feature in train.columns
+        for feature in _leaks(train)
     }
     classical: dict[str, Any] = {}
     for feature in TRACE_FEATURES:
@@ -167,7 +168,58 @@ def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, s
     }
 
 
-def _fit(model: Any, values: F32, labels: npt.NDArray[np.int64]) -> Any:
+def level_controls(
+    train: Rows, seen: Rows, unseen: Rows, truths: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """content and probe -> level -> the facts of `zero_shot.ask`, of classifiers trained for that question alone.
+
+    truths: level -> source -> its answer, empty where unknown. content: features of content and container; probe: the
+    classical baseline. Of each the best classifier stands there, named by `control`: chosen by the rows it is judged
+    on, so rather too high than too low.
+    """
+    pairs = {
+        "content": [(feature, name) for feature in _leaks(train) for name in LEAK_CLASSIFIERS],
+        "probe": [(feature, "logistic") for feature in TRACE_FEATURES],
+    }
+    tables: dict[str, dict[str, Any]] = {way: {} for way in pairs}
+    for level, truth in truths.items():
+        true = np.array([truth.get(name, "") for name in train.generators])
+        kept = true != ""
+        candidates = list(dict.fromkeys(true[kept].tolist()))
+        if len(candidates) < 2:
+            continue
+        for way in pairs:
+            models = {
+                (feature, name): _fit(CLASSIFIERS[name](), train.columns[feature][kept], true[kept])
+                for feature, name in pairs[way]
+            }
+            tables[way][level] = {
+                "candidates": candidates,
+                "chance": 1.0 / len(candidates),
+                "seen": _best(models, seen, truth, candidates),
+                "unseen": _best(models, unseen, truth, candidates),
+            }
+    return tables
+
+
+def _best(
+    models: Mapping[tuple[str, str], Any], rows: Rows, truth: Mapping[str, str], candidates: list[str]
+) -> dict[str, Any] | None:
+    if not rows.generators:
+        return None
+    judged = [
+        judge(model.predict(rows.columns[feature]), rows.generators, truth=truth, candidates=candidates)
+        | {"control": f"{feature}, {name}"}
+        for (feature, name), model in models.items()
+    ]
+    return max(judged, key=lambda facts: facts["accuracy"] or 0.0)
+
+
+def _leaks(rows: Rows) -> list[str]:
+    return [name for name in (*CONTENT_FEATURES, "label-map areas", "native size and format") if name in rows.columns]
+
+
+def _fit(model: Any, values: F32, labels: npt.NDArray[Any]) -> Any:
     """A feature that is the same for every row tells nothing: the classifier then guesses the commonest class."""
     if not values.std(axis=0).any():
         model = DummyClassifier(strategy="most_frequent")

@@ -89,6 +89,7 @@ def _threshold_lines(document: dict[str, Any]) -> list[str]:
 ZERO_SHOT_NOTES = {
     "text": "text: the prompt of that level nearest to the image, among those of the sources trained on",
     "centres": "centres: the answer of the trained source whose mean {split} feature is nearest",
+    "content": "content: the best leak control, probe: the best classical baseline, each trained for that question",
     "majority": "majority: always the commonest answer; outside: unseen images whose answer no trained source has, left out",
     "unseen source": "unseen source: names never trained on, by text; expected at chance",
     "unread": "unseen names that the text encoder cannot read (tokens or a length that no trained prompt has), not asked: {n}",
@@ -102,6 +103,8 @@ def zero_shot_notes(found: dict[str, Any]) -> list[str]:
         notes.append(ZERO_SHOT_NOTES["text"])
     if found["centres"]:
         notes.append(ZERO_SHOT_NOTES["centres"].format(split=SPLITS[found["centres"]["split"]]))
+    if found.get("content"):
+        notes.append(ZERO_SHOT_NOTES["content"])
     notes.append(ZERO_SHOT_NOTES["majority"])
     if found["text"] and "unseen source" in found["text"]["levels"]:
         notes.append(ZERO_SHOT_NOTES["unseen source"])
@@ -111,11 +114,12 @@ def zero_shot_notes(found: dict[str, Any]) -> list[str]:
 
 
 def zero_shot_rows(found: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(text or centres, level, its facts); none where nothing could be asked, as of sources of unknown kind."""
+    """(text, centres, content or probe; level; its facts); none where nothing could be asked, as of sources of unknown
+    kind."""
     return [
         (way, level, facts)
-        for way in ("text", "centres")
-        if found[way]
+        for way in ("text", "centres", "content", "probe")
+        if found.get(way)
         for level, facts in found[way]["levels"].items()
     ]
 

@@ -1,8 +1,9 @@
 """Zero-shot attribution: of an image, of a seen source or not, only authenticity, kind or family is asked.
 
 By text: the prompt nearest to the image among the distinct prompts of one level, for attributors that align level by
-level. By centre: the kind of the seen source whose mean feature is nearest, for every attributor. Candidates are what the
-sources trained on have; rows whose truth is none of them are counted and left out.
+level. By centre: the kind of the seen source whose mean feature is nearest, for every attributor. Beside them what
+content and container alone tell of the same questions (evaluation/controls.py). Candidates are what the sources trained
+on have; rows whose truth is none of them are counted and left out.
 
 Legend: N rows, C candidates (or columns), D feature dimension.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..attributor import Attributor
@@ -64,8 +66,17 @@ def ask(questions: Sequence[Question], seen: Outputs, unseen: Outputs) -> dict[s
 def _answered(question: Question, rows: Outputs) -> dict[str, Any] | None:
     if not rows.generators:
         return None
-    truth = np.array([question.truth.get(name, "") for name in rows.generators])
-    inside = np.isin(truth, question.candidates)
+    nearest = (unit(rows.features) @ question.columns.T).argmax(axis=1)
+    given = np.array(question.answers)[nearest]
+    return judge(given, rows.generators, truth=question.truth, candidates=question.candidates)
+
+
+def judge(
+    given: npt.NDArray[np.str_], generators: Sequence[str], *, truth: Mapping[str, str], candidates: Sequence[str]
+) -> dict[str, Any]:
+    """accuracy, majority, n and n_outside of the answers given (N,) for rows of these sources; truth: source -> answer."""
+    true = np.array([truth.get(name, "") for name in generators])
+    inside = np.isin(true, candidates)
     facts: dict[str, Any] = {
         "accuracy": None,
         "majority": None,
@@ -73,9 +84,8 @@ def _answered(question: Question, rows: Outputs) -> dict[str, Any] | None:
         "n_outside": int((~inside).sum()),
     }
     if inside.any():
-        nearest = (unit(rows.features[inside]) @ question.columns.T).argmax(axis=1)
-        counts = np.unique(truth[inside], return_counts=True)[1]
-        facts["accuracy"] = float((np.array(question.answers)[nearest] == truth[inside]).mean())
+        counts = np.unique(true[inside], return_counts=True)[1]
+        facts["accuracy"] = float((given[inside] == true[inside]).mean())
         facts["majority"] = float(counts.max() / counts.sum())
     return facts
 
@@ -139,12 +149,16 @@ def centre_questions(
     number = {name: row for row, name in enumerate(trained)}
     means = unit_means(unit(reference.features), np.array([number[name] for name in reference.generators]))
     questions = []
-    for level in LEVELS[:3]:
-        truth = {name: _answer(level, facts) for name, facts in sources.items()}
+    for level, truth in level_answers(sources).items():
         rows = [row for name, row in number.items() if truth[name]]
         answers = tuple(truth[trained[row]] for row in rows)
         questions.append(Question(level=level, columns=means[rows], answers=answers, truth=truth))
     return questions
+
+
+def level_answers(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """authenticity, kind, family -> source -> its answer, empty where unknown. sources: name -> kind and family."""
+    return {level: {name: _answer(level, facts) for name, facts in sources.items()} for level in LEVELS[:3]}
 
 
 def _answer(level: str, facts: Mapping[str, Any]) -> str:

@@ -84,6 +84,15 @@ def test_zero_shot_by_centres_alone(evaluated: tuple[dict[str, Any], Path]) -> N
     assert [levels["kind"][part]["n"] for part in ("seen", "unseen")] == [9, 3]
     assert levels["kind"]["seen"]["majority"] == 1 / 3 and levels["family"]["seen"]["majority"] == 2 / 3
     assert levels["kind"]["unseen"]["majority"] == 1.0  # one unseen source
+    for way in ("content", "probe"):
+        beside = found[way]["levels"]
+        for level, facts in levels.items():
+            assert set(beside[level]["candidates"]) == set(facts["candidates"]), level
+            for part in ("seen", "unseen"):
+                assert beside[level][part]["control"]
+                assert [beside[level][part][name] for name in ("n", "majority")] == [
+                    facts[part][name] for name in ("n", "majority")
+                ]
 
 
 def test_the_report_is_one_file_that_loads_nothing(evaluated: tuple[dict[str, Any], Path]) -> None:
@@ -109,6 +118,7 @@ def test_the_table_of_the_same_run(invoke: Invoke, run: Path, small_root: Path, 
         "taken for",
         "zero-shot",
         "centres: the answer of the trained source whose mean validation feature is nearest",
+        "content: the best leak control, probe: the best classical baseline, each trained for that question",
     ):
         assert words in result.stdout, words
 
