@@ -8,7 +8,8 @@ WORK/log.jsonl gets a line a training and a line a test; what stands in it under
 the command may be stopped and repeated, and logs of several machines may be put together with cat. Every row has the
 same samples, epochs, batch and resolution; its learning rate is the one of three with the best seen-validation accuracy
 at the first seed; of a run the epoch with the lowest seen-validation NLL is tested.
-Two processes share the work with --part 1/2 and --part 2/2.
+Processes with one WORK share its rows: what another one is at is taken up when it is done. Machines share them with
+--part 1/2 and --part 2/2.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,12 @@ from bmrl.model.config import PRESETS, config_to_json, resolve_config
 from bmrl.model.evaluation.evaluate import collect, tabulate
 from bmrl.model.training.checkpoint import load_weights
 from bmrl.model.training.trainer import Trainer
+from bmrl.pipeline.commit import RootBusyError, lock_root
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet
 
 FACTORS = (1 / 3, 1.0, 3.0)  # learning rates: the preset's times these
+WAIT_S = 5.0  # until the next look at a row that another process is at
 FIGURES = {
     "seen accuracy": lambda r: r["seen"]["accuracy"],
     "unseen rejected @0.9": lambda r: r["thresholds"]["0.9"]["unseen_rejection"],
@@ -99,14 +103,30 @@ class Study:
         digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
         return {"row": row.name, "seed": seed, "lr": rate, "settings": digest}
 
+    def run_all(self, rows: Iterable[Row], seeds: int) -> None:
+        """Every row, those last that other processes are at."""
+        waiting = deque(rows)
+        while waiting:
+            row = waiting.popleft()
+            try:
+                with lock_root(self.work / "rows" / self.identity(row, 0, self._base_rate)["settings"]):
+                    self.run(row, seeds)
+            except RootBusyError:
+                waiting.append(row)
+                time.sleep(WAIT_S)
+
     def run(self, row: Row, seeds: int) -> None:
         """All seeds of a row, and the learning rates at the first."""
-        base = PRESETS[self.options.preset].train.lr
+        base = self._base_rate
         tried = {rate: self._trained(row, 0, rate) for rate in (base * factor for factor in FACTORS)}
         rate = max(tried, key=lambda r: tried[r]["val_accuracy"])
         for seed in range(seeds):
             self._trained(row, seed, rate)
             self._tested(row, seed, rate)
+
+    @property
+    def _base_rate(self) -> float:
+        return PRESETS[self.options.preset].train.lr
 
     def _config(self, row: Row, seed: int, rate: float) -> Any:
         budget = {"epochs": self.options.epochs, "seed": seed, "lr": rate, "checkpoint_every": 10**9}
@@ -284,7 +304,7 @@ def main() -> None:
     run.add_argument("--preset", default="demo")
     run.add_argument("--epochs", type=int, default=3)
     run.add_argument("--seeds", type=int, default=3)
-    run.add_argument("--part", default="1/1", help="K/N: every N-th row from the K-th on.")
+    run.add_argument("--part", default="1/1", help="K/N: every N-th row from the K-th on, for a machine.")
     run.add_argument("--device", default="cpu")
     run.add_argument("--threads", type=int, default=torch.get_num_threads())
     tabulated = commands.add_parser("table")
@@ -300,8 +320,7 @@ def main() -> None:
         study = Study(options)
         part, parts = (int(number) for number in options.part.split("/"))
         rows = [row for group in groups for row in GROUPS[group]]
-        for row in rows[part - 1 :: parts]:
-            study.run(row, options.seeds)
+        study.run_all(rows[part - 1 :: parts], options.seeds)
         return
     text = table(options.work / "log.jsonl", groups)
     print(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -15,6 +16,7 @@ import torch
 
 from bmrl.model.config import PRESETS
 from bmrl.model.training.checkpoint import save_weights
+from bmrl.pipeline.commit import lock_root
 from bmrl.pipeline.shardset import ShardSet
 
 Study = Callable[..., None]
@@ -126,6 +128,29 @@ def test_a_finished_row_is_not_run_again_and_stands_under_each_name(
     assert full == again
     study("run", "--groups", "x", "--seeds", "2", "--epochs", "5")
     assert len(trained) == 12, "another budget is another row"
+
+
+def test_a_row_that_another_process_is_at_comes_last(
+    study: Study, trained: list[Any], log: Any, ablations: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study("run", "--groups", "x", "--seeds", "1")
+    full = next(line["settings"] for line in log() if line["lr"] == 1e-3)
+    (tmp_path / "work/log.jsonl").unlink()
+    trained.clear()
+    waited: list[int] = []
+    with contextlib.ExitStack() as other:
+        other.enter_context(lock_root(tmp_path / "work/rows" / full))
+
+        def sleep(_: float) -> None:
+            waited.append(len(trained))
+            if len(waited) == 4:
+                other.close()
+
+        monkeypatch.setattr(ablations.time, "sleep", sleep)
+        study("run", "--groups", "x,y", "--seeds", "1")
+    assert waited == [0, 0, 3, 3], "full, full again, and both once more behind the control"
+    assert [line["row"] for line in log() if line["kind"] == "test"] == ["thrice", "full", "full again"]
+    assert len(trained) == 6
 
 
 @pytest.mark.parametrize("torn", ["{", '{"row": "full", "seed": 1, "kind": "test", "set', "\x00\x00\x00\n"])
