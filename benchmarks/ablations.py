@@ -247,7 +247,7 @@ def table(log: Path, groups: Iterable[str]) -> str:
     for budget in sorted({_budget(line) for line in lines if line["kind"] == "test"}):
         data, protocol, preset, epochs, count = budget
         mine = [line for line in lines if _budget(line) == budget]
-        simulated = "; the sources are SIMULATED" if data.startswith(("demo", "synth")) else ""
+        simulated = "; the sources are SIMULATED" if protocol != "None" and load_protocol(protocol).simulated else ""
         out.append(f"## {data}, {protocol}, preset {preset}: {epochs} epochs of {count} samples{simulated}\n")
         # A training that stands in two groups is one.
         if waits := list({x["settings"]: 100 * x["loader_wait"] for x in mine if "loader_wait" in x}.values()):
