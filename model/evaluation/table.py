@@ -91,7 +91,7 @@ ZERO_SHOT_NOTES = {
     "centres": "centres: the answer of the trained source whose mean {split} feature is nearest",
     "content": "content: the best leak control, probe: the best classical baseline, each trained for that question",
     "majority": "majority: always the commonest answer; outside: unseen images whose answer no trained source has, left out",
-    "unseen source": "unseen source: names never trained on, by text; expected at chance",
+    "unseen source": "unseen source: names never trained on, by text; above chance only by words that trained names share",
     "unread": "unseen names that the text encoder cannot read (tokens or a length that no trained prompt has), not asked: {n}",
 }
 
