@@ -124,14 +124,11 @@ def _views(options: BuildOptions, existing: Plan | None) -> tuple[dict[str, View
     if options.resize is not None:
         image_params = ImageParams(**{**asdict(image_params), "resize": options.resize})
     noise_params = NoiseParams(**before["noise"].params) if "noise" in before else NoiseParams()
-    for option, value, view in (
-        ("--patch-size", options.patch_size, "noise"),
-        ("--parser", options.parser, "parsing"),
-        ("--parser-engine", options.parser_engine, "parsing"),
-    ):
-        if value is not None and view not in names:
-            raise PlanError(f"{option} {value} is of the {view} view, which is not built here; add it to --views")
     if options.patch_size is not None:
+        if "noise" not in names:
+            raise PlanError(
+                f"--patch-size {options.patch_size} is of the noise view, which is not built here; add it to --views"
+            )
         noise_params = NoiseParams(**{**asdict(noise_params), "patch_size": options.patch_size})
     make: dict[str, Callable[[], ViewPlan]] = {
         "image": lambda: plan_image(image_params, codec_set),

@@ -71,18 +71,6 @@ def test_unknown_names_are_wrong_use(arguments: tuple[str, ...]) -> None:
     assert sentence(done.stderr)
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "view"),
-    [("--patch-size", "56", "noise"), ("--parser", "bisenet-lite", "parsing"), ("--parser-engine", "onnx", "parsing")],
-)
-def test_an_option_of_a_view_that_is_not_built(option: str, value: str, view: str, faces: Path, tmp_path: Path) -> None:
-    done = build(faces, tmp_path / "out", "--views", "image,edge", option, value)
-    assert done.returncode == 2
-    said = f"{option} {value} is of the {view} view, which is not built here; add it to --views"
-    assert said in sentence(done.stderr)
-    assert not (tmp_path / "out/plan.json").exists()
-
-
 def test_unreadable_files_are_dropped_and_others_converted(tmp_path: Path) -> None:
     root = write_faces(tmp_path / "faces", {"real": 3})
     real = root / "real"

@@ -262,6 +262,10 @@ def test_exported_and_described(roots: dict[int, Path], tmp_path: Path) -> None:
         (("--patch-size", 1), "1 is not in the range 2<=x<=224"),
         (("--patch-size", 225), "225 is not in the range 2<=x<=224"),
         (("--patch-size", "56.5"), "'56.5' is not a valid integer range"),
+        (
+            ("--patch-size", 56, "--views", "image,edge"),
+            "--patch-size 56 is of the noise view, which is not built here",
+        ),
     ],
 )
 def test_wrong_use_exits_2(
