@@ -6,8 +6,8 @@
 
 WORK/log.jsonl gets a line a training and a line a test; what stands in it under the same settings is not run again, so
 the command may be stopped and repeated, and logs of several machines may be put together with cat. Every row has the
-same samples, epochs, batch and resolution; its learning rate is the one of three with the best seen-validation accuracy
-at the first seed; of a run the epoch with the lowest seen-validation NLL is tested.
+same samples, epochs, batch and resolution; its learning rate is the one of three (--factors) with the best seen-validation
+accuracy at the first seed; of a run the epoch with the lowest seen-validation NLL is tested.
 Processes with one WORK share its rows: what another one is at is taken up when it is done. Machines share them with
 --part 1/2 and --part 2/2.
 """
@@ -24,6 +24,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from bmrl.pipeline.commit import RootBusyError, lock_root
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet
 
-FACTORS = (1 / 3, 1.0, 3.0)  # learning rates: the preset's times these
+FACTORS = "1/3,1,3"  # learning rates: the preset's times these
 WAIT_S = 5.0  # until the next look at a row that another process is at
 FIGURES = {
     "seen accuracy": lambda r: r["seen"]["accuracy"],
@@ -118,7 +119,7 @@ class Study:
     def run(self, row: Row, seeds: int) -> None:
         """All seeds of a row, and the learning rates at the first."""
         base = self._base_rate
-        tried = {rate: self._trained(row, 0, rate) for rate in (base * factor for factor in FACTORS)}
+        tried = {rate: self._trained(row, 0, rate) for rate in (base * factor for factor in self.options.factors)}
         rate = max(tried, key=lambda r: tried[r]["val_accuracy"])
         for seed in range(seeds):
             self._trained(row, seed, rate)
@@ -221,6 +222,11 @@ class Study:
         return line
 
 
+def numbers(text: str) -> list[float]:
+    """What is written as 1/3,1,3."""
+    return [float(Fraction(part)) for part in text.split(",")]
+
+
 def loader_wait(metrics: Path, batch_size: int) -> float:
     """Share of the training steps' time that went by waiting for a batch, over all epochs."""
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -304,6 +310,10 @@ def main() -> None:
     run.add_argument("--preset", default="demo")
     run.add_argument("--epochs", type=int, default=3)
     run.add_argument("--seeds", type=int, default=3)
+    run.add_argument(
+        "--factors", type=numbers, default=FACTORS, help="Learning rates that are tried: the preset's times these."
+    )
+    run.add_argument("--rows", type=lambda text: text.split(";"), help="Only these, by their names, separated by ';'.")
     run.add_argument("--part", default="1/1", help="K/N: every N-th row from the K-th on, for a machine.")
     run.add_argument("--device", default="cpu")
     run.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -320,6 +330,10 @@ def main() -> None:
         study = Study(options)
         part, parts = (int(number) for number in options.part.split("/"))
         rows = [row for group in groups for row in GROUPS[group]]
+        if options.rows is not None:
+            if unknown := set(options.rows) - {row.name for row in rows}:
+                parser.error(f"no such row in {options.groups}: {', '.join(sorted(unknown))}")
+            rows = [row for row in rows if row.name in options.rows]
         study.run_all(rows[part - 1 :: parts], options.seeds)
         return
     text = table(options.work / "log.jsonl", groups)

@@ -93,6 +93,15 @@ def test_the_rate_of_the_best_seen_validation_accuracy_is_taken(study: Study, tr
     assert not torch.equal(first["predictor.weight"], second["predictor.weight"]), "the seed decides the weights too"
 
 
+def test_some_rows_at_one_rate(study: Study, trained: list[Any], log: Any, capsys: Any) -> None:
+    study("run", "--groups", "x,y", "--rows", "thrice;full again", "--factors", "1", "--seeds", "2")
+    assert [(one.config.train.seed, one.config.train.lr) for one in trained] == [(0, 1e-3), (1, 1e-3)] * 2
+    assert [name for name, *_ in short(log(), "test")] == ["full again", "full again", "thrice", "thrice"]
+    with pytest.raises(SystemExit, match="2"):
+        study("run", "--groups", "x,y", "--rows", "thrice;nope", "--seeds", "2")
+    assert "no such row in x,y: nope" in capsys.readouterr().err and len(trained) == 4
+
+
 def test_of_equal_rates_the_lowest_is_taken(study: Study, trained: list[Any], log: Any, ablations: ModuleType) -> None:
     ablations.Trainer.accuracy = dict.fromkeys(RATES, 0.7)
     study("run", "--groups", "x", "--seeds", "1")
