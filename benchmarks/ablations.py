@@ -2,7 +2,7 @@
 
     bmrl-prep build --dataset demo --out ROOT
     python benchmarks/ablations.py run --shards ROOT --work WORK --groups a,b,c --epochs 3 --threads 1
-    python benchmarks/ablations.py table --work WORK --out benchmarks/results/ablations.md
+    python benchmarks/ablations.py table --work WORK --out benchmarks/results/ablations-tables.md
 
 WORK/log.jsonl gets a line a training and a line a test; what stands in it under the same settings is not run again, so
 the command may be stopped and repeated, and logs of several machines may be put together with cat. Every row has the
@@ -23,7 +23,7 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -246,7 +246,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def table(log: Path, groups: Iterable[str]) -> str:
+def table(log: Path, groups: Sequence[str]) -> str:
     """Markdown: of each row the mean, the standard deviation and all points; rows without a finished test are named."""
     lines = read_log(log)
     out = []
@@ -261,8 +261,12 @@ def table(log: Path, groups: Iterable[str]) -> str:
             out.append(
                 f"{len(waits)} trainings waited for the loader {mean:.2f} % of their time, at most {most:.2f} %.\n"
             )
-        for group in groups:
+        tested = {line["row"] for line in mine if line["kind"] == "test"}
+        run = [group for group in groups if tested & {row.name for row in GROUPS[group]}]
+        for group in run:
             out += _group(group, mine)
+        if left := [f"({group})" for group in groups if group not in run]:
+            out += [f"Nothing of {', '.join(left)} was run with this budget.", ""]
     return "\n".join(out)
 
 
@@ -339,7 +343,7 @@ def main() -> None:
     text = table(options.work / "log.jsonl", groups)
     print(text)
     if options.out:
-        head = "# Ablations\n\nCommand: `python benchmarks/ablations.py run` and `table`, see its first lines. "
+        head = "# Ablations: the tables\n\nCommand: `python benchmarks/ablations.py run` and `table`, see its first lines. "
         note = (
             "Percent; mean ± standard deviation over seeds (all points). The learning rate of a row is the best of three by "
             "seen-validation accuracy at seed 0; tested is the epoch of the lowest seen-validation NLL.\n\n"

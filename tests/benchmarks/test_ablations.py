@@ -247,7 +247,10 @@ def test_the_table(
     ablations: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation_rows: ModuleType
 ) -> None:
     row = ablation_rows.Row
-    monkeypatch.setattr(ablations, "GROUPS", {"x": [row(name="A"), row(name="B"), row(name="C"), row(name="D")]})
+    names = {"x": ["A", "B", "C", "D"], "y": ["C", "E"], "z": ["E"]}
+    monkeypatch.setattr(
+        ablations, "GROUPS", {group: [row(name=name) for name in rows] for group, rows in names.items()}
+    )
     names = list(ablations.FIGURES)
 
     def line(name: str, seed: int, value: float | None, lr: float = 1e-3, **other: Any) -> dict[str, Any]:
@@ -274,16 +277,17 @@ def test_the_table(
     rule = "|---|---|---|---|" + "---|" * len(names)
     rates = "0.0003: 10.0, 0.001: 70.0, 0.003: 60.0"
     three, two, one = "60.0 ± 10.0 (50.0, 60.0, 70.0)", "65.0 ± 7.1 (60.0, 70.0)", "25.0 (25.0)"
-    assert ablations.table(path, ["x"]).splitlines() == [
+    assert ablations.table(path, ["x", "y", "z"]).splitlines() == [
         "## demo, demo-1, preset tiny: 3 epochs of 21 samples; the sources are SIMULATED",
         "", "7 trainings waited for the loader 1.00 % of their time, at most 1.00 %.", "", "### (x)", "", head, rule,
         f"| A | 3 | 0.001 | {rates} | " + " | ".join([three, two, *[three] * (len(names) - 2)]) + " |",
         "| B | 1 | 0.00033 | 0.00033: 30.0, 0.001: 30.0 | " + " | ".join(["-"] * len(names)) + " |",
-        "", "Not run: C; D.", "",
+        "", "Not run: C; D.", "", "### (y)", "", head, rule, "", "Not run: C; E.", "",
+        "Nothing of (z) was run with this budget.", "",
         "## folder, None, preset tiny: 3 epochs of 21 samples",
         "", "1 trainings waited for the loader 1.00 % of their time, at most 1.00 %.", "", "### (x)", "", head, rule,
         "| A | 1 | 0.001 | 0.001: 50.0 | " + " | ".join([one] * len(names)) + " |",
-        "", "Not run: B; C; D.",
+        "", "Not run: B; C; D.", "", "Nothing of (y), (z) was run with this budget.",
     ]  # fmt: skip
 
 
@@ -304,7 +308,7 @@ def test_a_study_from_the_first_step_to_the_table(study: Study, log: Any, tmp_pa
     capsys.readouterr()
     study("table", "--groups", "x,y", "--out", str(tmp_path / "table.md"))
     page = (tmp_path / "table.md").read_text()
-    assert capsys.readouterr().out.strip() in page and "Not run: full again; thrice." in page
+    assert capsys.readouterr().out.strip() in page and "Nothing of (y) was run with this budget." in page
     accuracy = 100 * lines[3]["figures"]["seen accuracy"]
     tried = ", ".join(f"{line['lr']:.2g}: {100 * line['val_accuracy']:.1f}" for line in lines[:3])
     assert f"| full | 1 | {best['lr']:.2g} | {tried} | {accuracy:.1f} ({accuracy:.1f}) |" in page
