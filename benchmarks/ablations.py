@@ -345,8 +345,8 @@ def main() -> None:
     if options.out:
         head = "# Ablations: the tables\n\nCommand: `python benchmarks/ablations.py run` and `table`, see its first lines. "
         note = (
-            "Percent; mean ± standard deviation over seeds (all points). The learning rate of a row is the best of those shown by "
-            "seen-validation accuracy at seed 0; tested is the epoch of the lowest seen-validation NLL.\n\n"
+            "Percent; mean ± standard deviation over seeds (all points). The learning rate of a row is the best of those shown "
+            "by seen-validation accuracy at seed 0; tested is the epoch of the lowest seen-validation NLL.\n\n"
         )
         options.out.write_text(head + describe("torch", "numpy") + "\n\n" + note + text)
 
