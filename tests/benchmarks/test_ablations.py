@@ -247,10 +247,8 @@ def test_the_table(
     ablations: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation_rows: ModuleType
 ) -> None:
     row = ablation_rows.Row
-    names = {"x": ["A", "B", "C", "D"], "y": ["C", "E"], "z": ["E"]}
-    monkeypatch.setattr(
-        ablations, "GROUPS", {group: [row(name=name) for name in rows] for group, rows in names.items()}
-    )
+    groups = {"x": "ABCD", "y": "CE", "z": "E"}
+    monkeypatch.setattr(ablations, "GROUPS", {key: [row(name=name) for name in rows] for key, rows in groups.items()})
     names = list(ablations.FIGURES)
 
     def line(name: str, seed: int, value: float | None, lr: float = 1e-3, **other: Any) -> dict[str, Any]:
