@@ -49,6 +49,7 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
     bar: tqdm[Any] = tqdm(desc=description, unit="images", mininterval=0.5, disable=False, leave=True, delay=1)
 
     def update(done: int, total: int) -> None:
+        raise_if_interrupted()
         bar.total = total
         bar.update(done - bar.n)
 

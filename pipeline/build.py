@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import select
 import shutil
 import signal
 import sys
@@ -353,27 +354,52 @@ def _ray_session(run: RunSettings) -> Iterator[Any]:
     import ray
 
     local = run.ray_address is None
-    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            address="local" if local else run.ray_address,
-            num_cpus=(run.workers or os.cpu_count()) if local else None,
-            object_store_memory=100 * 2**20 if local else None,  # tasks pass paths and rows, never images
-            include_dashboard=False if local else None,
-            configure_logging=True,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except SystemExit:  # what Ray's own handler of SIGTERM does
-        raise KeyboardInterrupt from None
+        with _own_sigterm():
+            ray.init(
+                address="local" if local else run.ray_address,
+                num_cpus=(run.workers or os.cpu_count()) if local else None,
+                object_store_memory=100 * 2**20 if local else None,  # tasks pass paths and rows, never images
+                include_dashboard=False if local else None,
+                configure_logging=True,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     except Exception as error:  # Ray raises plain ones too, as when its node dies while it starts
         raise BuildError(f"Ray cannot be started or reached: {_one_line(error)}") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray takes it over
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Around ray.init, which takes SIGTERM over: one that comes meanwhile is delivered to the handler from before.
+
+    Ray's handler raises SystemExit, and an exception from a handler is lost where Python can only print it, as in what
+    runs after a fork: the wakeup descriptor, which the interpreter itself writes to, loses none.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ray leaves it alone there
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    heard, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    previous = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    try:
+        yield
+        signal.signal(signal.SIGTERM, handler)
+    except SystemExit:  # what Ray's handler does
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.set_wakeup_fd(previous)
+        os.close(wakeup)
+        numbers = os.read(heard, 1024) if select.select([heard], [], [], 0)[0] else b""
+        os.close(heard)
+        if signal.SIGTERM in numbers:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _one_line(error: BaseException) -> str:

@@ -76,8 +76,3 @@ def any_of(flag: bool, world: World, device: torch.device) -> bool:
     count = torch.tensor(float(flag), device=device)
     dist.all_reduce(count)
     return bool(count > 0)
-
-
-def wait_for_all(world: World) -> None:
-    if world.size > 1:
-        dist.barrier()

@@ -24,7 +24,7 @@ from ..attributor import Attributor
 from ..config import LossConfig, TrainConfig
 from ..inputs import Batch, flip, to_device
 from .checkpoint import Checkpoints, save_weights
-from .distributed import World, any_of, average, average_gradients, wait_for_all
+from .distributed import World, any_of, average, average_gradients
 from .metrics import MetricsLog, open_metrics
 from .optimizer import learning_rate, make_optimizer
 
@@ -90,7 +90,8 @@ class Trainer:
         self._checkpoints = Checkpoints(run)
         self._saved_step: int | None = None
         self._best_nll = math.inf
-        self._stop = False
+        self._asked_to_stop = False  # by a signal, which may come at any moment to any of the processes
+        self._stop = False  # as they agreed between two steps
 
     def fit(self, *, resume: bool, on_step: Callable[[Step], None], on_epoch: Callable[[dict[str, Any]], None]) -> bool:
         """Train to the last epoch; False where a signal ended it early (the state is saved). Raises TrainingError."""
@@ -136,7 +137,7 @@ class Trainer:
                 with self._writing():
                     metrics.write(record)
                 on_step(Step(step, total, epoch, record["loss"], record.get("accuracy", math.nan), samples))
-            self._stop = any_of(self._stop, self.world, self.device)
+            self._stop = any_of(self._asked_to_stop, self.world, self.device)
             last = step % self._steps_per_epoch == 0
             if self._stop or (step % self.config.checkpoint_every == 0 and not last):
                 self._save(step)
@@ -155,7 +156,9 @@ class Trainer:
                     save_weights(self.model, self.run / "best.safetensors")
             self._save(step)
             on_epoch(summary)
-        wait_for_all(self.world)
+        self._stop = any_of(
+            self._asked_to_stop, self.world, self.device
+        )  # the others wait here for the one that validates
         return step
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
@@ -303,7 +306,7 @@ class Trainer:
         return self._saved_step
 
     def _request_stop(self, *_: object) -> None:
-        self._stop = True
+        self._asked_to_stop = True
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:

@@ -29,10 +29,22 @@ TINY = (
     *("--set", "text_depth=1", "--set", "text_heads=2", "--set", "text_mlp=16"),
 )
 CODE = "import torch; torch.set_num_threads(1); from bmrl.cli.train import main; main()"
+SIGNAL_WHILE_THEY_AGREE = """
+import os, signal
+from bmrl.model.training import trainer
+agree, calls = trainer.any_of, []
+def any_of(flag, *world):
+    calls.append(flag)
+    if os.environ["RANK"] == "1" and len(calls) == int(os.environ["SIGNALLED_CALL"]):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return agree(flag, *world)
+trainer.any_of = any_of
+"""
 
 
 def start(shards: Path, run: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CODE, "--shards", str(shards), "--out", str(run), *TINY, *options]
+    code = (SIGNAL_WHILE_THEY_AGREE if "SIGNALLED_CALL" in environment else "") + CODE
+    command = [sys.executable, "-c", code, "--shards", str(shards), "--out", str(run), *TINY, *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
     )
@@ -52,12 +64,12 @@ def wait_for(step: int, run: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def together(shards: Path, run: Path, *options: str) -> list[subprocess.Popen[str]]:
+def together(shards: Path, run: Path, *options: str, **environment: str) -> list[subprocess.Popen[str]]:
     """What torchrun does, for two processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
     return [start(shards, run, *options, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
 
 
@@ -89,9 +101,12 @@ def test_sigterm_finishes_the_step_saves_and_exits_130(small_root: Path, small_p
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(small_root: Path, small_protocol: str, tmp_path: Path) -> None:
-    """Rank 0 alone writes; a signal to one stops both after the same step; resumed, they reach the same bits."""
+    """Rank 0 alone writes; a signal to one stops both after the same step; resumed, they reach the same bits.
+
+    The signals come where they are missed most easily: after one has said that it goes on, before it knows of the other.
+    """
     options = ("--protocol", small_protocol, "--epochs", "4")
-    whole, cut, alone = (tmp_path / name for name in ("whole", "cut", "alone"))
+    whole, alone = tmp_path / "whole", tmp_path / "alone"
     assert codes(together(small_root, whole, *options)) == [0, 0]
     found = lines(whole)
     assert [line.get("step") for line in found] == [
@@ -99,16 +114,16 @@ def test_two_processes_train_one_model(small_root: Path, small_protocol: str, tm
     ]
     assert (whole / "calibration.json").is_file()
 
-    pair = together(small_root, cut, *options)
-    wait_for(2, cut, pair[0])
-    pair[1].send_signal(signal.SIGTERM)
-    assert codes(pair) == [130, 130]
-    stopped = [line["step"] for line in lines(cut) if "step" in line][-1]
-    assert stopped < 20 and json.loads((cut / "state.json").read_text())["step"] == stopped
-    assert codes(together(small_root, cut, *options, "--resume")) == [0, 0]
-    assert lines(cut) == found
-    expected, again = (load_file(folder / "last.safetensors") for folder in (whole, cut))
-    assert all(torch.equal(expected[name], again[name]) for name in expected)
+    expected = load_file(whole / "last.safetensors")
+    for call, stopped in ((3, 4), (6, 6)):  # after step 3; at the end of the first epoch, while rank 0 validates
+        cut = tmp_path / f"cut-{call}"
+        assert codes(together(small_root, cut, *options, SIGNALLED_CALL=str(call))) == [130, 130]
+        assert [line["step"] for line in lines(cut) if "step" in line][-1] == stopped
+        assert json.loads((cut / "state.json").read_text())["step"] == stopped
+        assert codes(together(small_root, cut, *options, "--resume")) == [0, 0]
+        assert lines(cut) == found
+        again = load_file(cut / "last.safetensors")
+        assert all(torch.equal(expected[name], again[name]) for name in expected)
 
     # One process sees the same global batches; in two parts its first step is the same sum.
     assert codes([start(small_root, alone, *options, "--epochs", "1", "--set", "accumulate=2")]) == [0]

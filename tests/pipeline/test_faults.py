@@ -21,7 +21,7 @@ from unittest.mock import Mock
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from support import content, run_command
 
 from bmrl.cli.prep import main
@@ -312,6 +312,38 @@ def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
         assert str(os.getpid()) in (tmp_path / ".log/lock").read_text()
 
 
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_a_sigterm_while_ray_starts_reaches_our_handler(
+    swallowed: bool, small_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's handler raises; where Python cannot pass an exception on (after a fork, in a finaliser) it is printed and lost."""
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    class Finaliser:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        if swallowed:
+            Finaliser()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("ray.init", init)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        result = CliRunner().invoke(main, _build_arguments(small_source, tmp_path / "out"))
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert len(lost) == swallowed
+    assert result.exit_code == 130, result.output
+    assert result.stderr.splitlines()[-1] == "interrupted: what is committed stays, the same command goes on"
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_build_at_any_moment(number: signal.Signals, small_source: Path, tmp_path: Path) -> None:
@@ -319,6 +351,8 @@ def test_an_interrupt_ends_the_build_at_any_moment(number: signal.Signals, small
     for delay in (0.8, 2.0, 3.0, 5.0):
         process = subprocess.Popen(
             [*COMMAND, *_build_arguments(small_source, tmp_path / f"out-{delay}")],
+            # It never ends by itself before the signal, however fast the machine is.
+            env={**os.environ, "BMRL_PAUSE_AT": f"after-rename:image/000001.tar:{tmp_path}/marker-{delay}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

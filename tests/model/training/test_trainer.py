@@ -93,6 +93,24 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert (run / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
 
 
+def test_a_signal_while_the_processes_agree_is_kept(
+    make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one has said that it goes on, before it knows of the others: it stops one step later."""
+    said: list[bool] = []
+
+    def agree(flag: bool, *_: Any) -> bool:
+        said.append(flag)
+        if len(said) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return flag
+
+    monkeypatch.setattr("bmrl.model.training.trainer.any_of", agree)
+    assert not make(tmp_path).fit(resume=False, on_step=ignore, on_epoch=ignore)
+    assert said == [False, False, True]
+    assert [line["step"] for line in steps(tmp_path)] == [1, 2, 3]
+
+
 def test_a_crash_before_the_first_checkpoint_starts_anew(make: Callable[..., Trainer], tmp_path: Path) -> None:
     with pytest.raises(Crash):
         make(tmp_path / "a").fit(resume=False, on_step=crash_at(1), on_epoch=ignore)
