@@ -142,8 +142,10 @@ def _zero_shot(
 
 
 def _zero_shot_controls(shard_set: ShardSet, rows: tuple[Rows, Rows, Rows] | None) -> dict[str, Any]:
-    """What content and container, and the classical baseline, tell of authenticity, kind and family."""
-    tables = level_controls(*rows, level_answers(shard_set.document["generators"])) if rows else {}
+    """What content and container, and the classical baseline, tell of authenticity, kind and family; null without rows."""
+    if rows is None:
+        return {"content": None, "probe": None}
+    tables = level_controls(*rows, level_answers(shard_set.document["generators"]))
     return {way: {"levels": levels} if levels else None for way, levels in tables.items()}
 
 

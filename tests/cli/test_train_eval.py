@@ -138,6 +138,25 @@ def test_without_unseen_rows_the_fields_are_null(invoke: Invoke, small_root: Pat
     assert (tmp_path / "run/eval/report.html").is_file()
 
 
+def test_without_training_rows_the_controls_are_null(
+    invoke: Invoke, run: Path, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a shard set of test images alone: there is nothing to train the controls on."""
+    select = ShardSet.select
+
+    def without(shard_set: ShardSet, **wanted: Any) -> ShardSet:
+        chosen = select(shard_set, **wanted)
+        return chosen if wanted.get("split") in (None, "test") else select(chosen, generators=[])
+
+    monkeypatch.setattr(ShardSet, "select", without)
+    done = invoke(evaluate.main, run, "--shards", small_root, "--json", "--device", "cpu", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["controls"] is None
+    assert document["zero_shot"] == dict.fromkeys(("text", "centres", "content", "probe"))
+    assert document["seen"]["n"] == 9 and (tmp_path / "report.html").is_file()
+
+
 def test_zero_shot_by_the_prompts_of_each_level(
     invoke: Invoke, small_root: Path, small_protocol: str, tmp_path: Path
 ) -> None:
