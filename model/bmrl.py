@@ -130,7 +130,11 @@ class Bmrl(nn.Module):
         return self.config.equations.head == "layernorm-unit"
 
     def _scale(self, log_scale: Tensor, name: str) -> Tensor:
-        scale = log_scale.exp().clamp(max=self.config.equations.max_logit_scale)
+        """1 / tau. The parameter is bounded, as CLIP's: a clamp of its value alone has no gradient beyond the bound, so tau
+        could never rise again."""
+        with torch.no_grad():
+            log_scale.clamp_(max=math.log(self.config.equations.max_logit_scale))
+        scale = log_scale.exp()
         self.record[f"temperature_{name}"] = 1.0 / scale.detach()
         return scale
 

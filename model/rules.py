@@ -41,6 +41,10 @@ def check_config(config: RunConfig) -> None:
         for key in keys:
             if not (holds(value := _get(config, key)) and math.isfinite(value)):
                 raise ValueError(f"setting {key}: {value} is not a number of {what}")
+    if not config.equations.max_logit_scale > 0:  # inf: not clamped
+        raise ValueError(
+            f"setting equations.max_logit_scale: {config.equations.max_logit_scale} is not a number of more than 0"
+        )
     _check_model(config)
     _check_losses(config)
     train = config.train

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -106,6 +107,20 @@ def test_sound_clamps_the_logit_scale_and_strict_does_not(tiny: dict[str, Any], 
         model.losses(batch)
         for name in ("temperature_cmc", "temperature_cpc"):
             assert float(model.record[name]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("semantics", ["sound", "strict"])
+def test_a_temperature_at_its_bound_can_rise_again(semantics: str, tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    """As CLIP's, which clamps the parameter: a clamp of the value alone would leave it without gradient for ever."""
+    model = make(tiny, semantics)
+    with torch.no_grad():
+        for scale in (model.log_scale_cmc, model.log_scale_cpc):
+            scale.fill_(math.log(200.0))  # where an optimizer's step may have taken it
+    terms = model.losses(batch)
+    (terms["cmc"] + terms["cpc"]).backward()
+    for scale in (model.log_scale_cmc, model.log_scale_cpc):
+        assert float(scale.grad) > 0.0, "wrong pairs at so low a temperature: it should rise"
+        assert float(scale.detach().exp()) == pytest.approx(100.0 if semantics == "sound" else 200.0, rel=1e-5)
 
 
 def test_sound_starts_its_centres_from_the_first_epochs_means(tiny: dict[str, Any], batch: dict[str, Any]) -> None:

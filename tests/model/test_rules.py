@@ -26,6 +26,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"widths": "32,64"}, "model.widths (32, 64) and model.convs (3, 3, 3, 4, 4): expected as many of each"),
     ({"losses.margin": -1}, "setting losses.margin: -1.0 is not a number of 0 or more"),
     ({"kl_temperature": 0}, "setting losses.kl_temperature: 0.0 is not a number of more than 0"),
+    ({"max_logit_scale": 0}, "setting equations.max_logit_scale: 0.0 is not a number of more than 0"),
+    ({"max_logit_scale": "nan"}, "setting equations.max_logit_scale: nan is not a number of more than 0"),
     ({"lr": "nan"}, "setting train.lr: nan is not a number of more than 0"),
     ({"optimizer": "sgd"}, "setting train.optimizer: unknown 'sgd'; known are adam, adamw"),
     ({"schedule": "linear"}, "setting train.schedule: unknown 'linear'; known are step, cosine, constant"),
