@@ -24,7 +24,8 @@ def contrastive_loss(
     rows of one group are positives of each other (uniform targets, for samples that share a prompt); None means that
     each row's only positive is its own (one-hot targets). pair_weights float (B, B) multiply the logits (SPA, MFCLIP Eq. 7).
     """
-    logits = scale * normalize(first.float(), dim=1) @ normalize(second.float(), dim=1).T  # (B, B)
+    with torch.autocast(first.device.type, enabled=False):  # which would round similarities over tau to 8 bits
+        logits = scale * normalize(first.float(), dim=1) @ normalize(second.float(), dim=1).T  # (B, B)
     if pair_weights is not None:
         logits = logits * pair_weights
     if groups is None:
