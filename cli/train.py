@@ -47,13 +47,14 @@ def main(
     from ..model import check_attributor
     from ..model.config import resolve_config
     from ..model.training.checkpoint import RunError
+    from ..model.training.distributed import WorldError
     from ..model.training.trainer import TrainingError
     from ..pipeline.protocols import load_protocol
     from ..pipeline.reader import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
     from .training import TrainRequest, WrongUseError, train
 
-    failed = (ShardSetError, DamagedShardError, TrainingError, RunError, OSError)
+    failed = (ShardSetError, DamagedShardError, TrainingError, RunError, WorldError, OSError)
     with sentences(failed=failed, wrong_use=(WrongUseError,)):
         try:
             check_attributor(attributor)

@@ -108,8 +108,11 @@ class Checkpoints:
             _load_moments(optimizer, names, load_file(self.folder / state["optimizer"]))
         except (SafetensorError, OSError, KeyError) as error:
             raise RunError(f"{self.folder / state['optimizer']} is damaged ({error}); train again") from error
-        self._link_last(self.folder / state["weights"])  # a crash may have come between state.json and the link
         return state
+
+    def relink(self, state: Mapping[str, Any]) -> None:
+        """last.safetensors is of that state: a crash may have come between state.json and the link."""
+        self._link_last(self.folder / state["weights"])
 
     def sweep(self) -> None:
         """Remove the temporary files of a process that was killed."""

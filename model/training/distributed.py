@@ -10,10 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+class WorldError(RuntimeError):
+    """The processes cannot go on together; the text says the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +35,18 @@ class World:
 
 
 def join(device: torch.device) -> World:
-    """The world that torchrun's environment names; without it, this process alone."""
+    """The world that torchrun's environment names; without it, this process alone. Raises WorldError."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return World()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (ValueError, RuntimeError) as error:
+            said = str(error).splitlines()[0]
+            raise WorldError(
+                f"RANK and WORLD_SIZE name processes that train together, but they do not meet ({said}); "
+                "start them with torchrun, or unset both"
+            ) from error
     return World(rank=dist.get_rank(), size=dist.get_world_size())
 
 
@@ -49,7 +61,7 @@ def average(tensors: Sequence[Tensor], world: World) -> None:
     if world.size == 1 or not tensors:
         return
     flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
-    dist.all_reduce(flat)
+    _sum(flat)
     flat /= world.size
     for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.detach().copy_(mean.view_as(tensor))
@@ -61,7 +73,7 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter], world: World) ->
         return
     trained = [p for p in parameters if p.requires_grad]
     used = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
-    dist.all_reduce(used)
+    _sum(used)
     shared = [p for p, count in zip(trained, used.tolist(), strict=True) if count]
     for parameter in shared:
         if parameter.grad is None:
@@ -74,5 +86,31 @@ def any_of(flag: bool, world: World, device: torch.device) -> bool:
     if world.size == 1:
         return flag
     count = torch.tensor(float(flag), device=device)
-    dist.all_reduce(count)
+    _sum(count)
     return bool(count > 0)
+
+
+def same_everywhere(value: Any, world: World) -> bool:
+    """Whether all processes have an equal one (anything that can be pickled)."""
+    if world.size == 1:
+        return True
+    values: list[Any] = [None] * world.size
+    try:
+        dist.all_gather_object(values, value)
+    except RuntimeError as error:
+        raise _gone() from error
+    return all(other == value for other in values)
+
+
+def _sum(tensor: Tensor) -> None:
+    """In place, over the processes. Raises WorldError where one of them is gone."""
+    try:
+        dist.all_reduce(tensor)
+    except RuntimeError as error:
+        raise _gone() from error
+
+
+def _gone() -> WorldError:
+    return WorldError(
+        "another process of this training has ended, what it said last says why; once that is mended, go on with --resume"
+    )

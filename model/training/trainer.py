@@ -24,7 +24,7 @@ from ..attributor import Attributor
 from ..config import LossConfig, TrainConfig
 from ..inputs import Batch, flip, to_device
 from .checkpoint import Checkpoints, save_weights
-from .distributed import World, any_of, average, average_gradients
+from .distributed import World, any_of, average, average_gradients, same_everywhere
 from .metrics import MetricsLog, open_metrics
 from .optimizer import learning_rate, make_optimizer
 
@@ -96,6 +96,11 @@ class Trainer:
     def fit(self, *, resume: bool, on_step: Callable[[Step], None], on_epoch: Callable[[dict[str, Any]], None]) -> bool:
         """Train to the last epoch; False where a signal ended it early (the state is saved). Raises TrainingError."""
         step = self._restore() if resume else 0
+        if not same_everywhere((step, self._steps_per_epoch, self._train.state_dict(), self.config), self.world):
+            raise TrainingError(
+                f"the processes do not start alike (this one after step {step}): they need the same options, and --out and "
+                "--shards on a file system that all of them see"
+            )
         if self._train.epoch >= self.config.epochs:
             return True
         total = self.config.epochs * self._steps_per_epoch
@@ -154,11 +159,11 @@ class Trainer:
                 if summary["val_nll"] < self._best_nll or not summary["val_n"]:
                     self._best_nll = summary["val_nll"]
                     save_weights(self.model, self.run / "best.safetensors")
-            self._save(step)
+        self._save(step)
+        if metrics is not None:
             on_epoch(summary)
-        self._stop = any_of(
-            self._asked_to_stop, self.world, self.device
-        )  # the others wait here for the one that validates
+        # The others wait here for the one that validates.
+        self._stop = any_of(self._asked_to_stop, self.world, self.device)
         return step
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
@@ -273,12 +278,11 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         self._check_weights(step)
-        if not self.world.writes:
-            return
-        state = {"step": step, "loader": self._train.state_dict(), "best_val_nll": _json_number(self._best_nll)}
-        # Within `for batch in loader` the last batch of an epoch is consumed, but the loader's epoch not yet advanced.
-        with self._writing():
-            self._checkpoints.save(self.model, self.optimizer, self._names, state)
+        if self.world.writes:
+            state = {"step": step, "loader": self._train.state_dict(), "best_val_nll": _json_number(self._best_nll)}
+            # Within `for batch in loader` the last batch of an epoch is consumed, the loader's epoch not yet advanced.
+            with self._writing():
+                self._checkpoints.save(self.model, self.optimizer, self._names, state)
         self._saved_step = step
 
     @contextmanager
@@ -300,6 +304,9 @@ class Trainer:
         state = self._checkpoints.load(self.model, self.optimizer, self._names)
         if state is None:
             return 0
+        if self.world.writes:
+            with self._writing():
+                self._checkpoints.relink(state)
         self._train.load_state_dict(state["loader"])
         self._best_nll = math.inf if state["best_val_nll"] is None else state["best_val_nll"]
         self._saved_step = int(state["step"])

@@ -29,22 +29,34 @@ TINY = (
     *("--set", "text_depth=1", "--set", "text_heads=2", "--set", "text_mlp=16"),
 )
 CODE = "import torch; torch.set_num_threads(1); from bmrl.cli.train import main; main()"
+# Pieces of code to run before the command, CALL and RANK filled in.
 SIGNAL_WHILE_THEY_AGREE = """
 import os, signal
 from bmrl.model.training import trainer
 agree, calls = trainer.any_of, []
 def any_of(flag, *world):
     calls.append(flag)
-    if os.environ["RANK"] == "1" and len(calls) == int(os.environ["SIGNALLED_CALL"]):
+    if os.environ["RANK"] == "1" and len(calls) == CALL:
         os.kill(os.getpid(), signal.SIGTERM)
     return agree(flag, *world)
 trainer.any_of = any_of
 """
+FAIL_IN_STEP_4 = """
+import errno, os, signal, torch
+from bmrl.model.training import metrics, trainer
+step = trainer.Trainer._step
+def fail(error):
+    raise error
+def failing(self, batch, number):
+    if os.environ["RANK"] == "RANK_OF_IT" and number == 3:
+        ACT
+    return step(self, batch, number)
+trainer.Trainer._step = failing
+"""
 
 
-def start(shards: Path, run: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
-    code = (SIGNAL_WHILE_THEY_AGREE if "SIGNALLED_CALL" in environment else "") + CODE
-    command = [sys.executable, "-c", code, "--shards", str(shards), "--out", str(run), *TINY, *options]
+def start(shards: Path, run: Path, *options: str, before: str = "", **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", before + CODE, "--shards", str(shards), "--out", str(run), *TINY, *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
     )
@@ -64,13 +76,18 @@ def wait_for(step: int, run: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def together(shards: Path, run: Path, *options: str, **environment: str) -> list[subprocess.Popen[str]]:
-    """What torchrun does, for two processes."""
+def together(
+    shards: Path, run: Path, *options: str, before: str = "", others: Path | None = None
+) -> list[subprocess.Popen[str]]:
+    """What torchrun does, for two processes; `others`: the run that the second one sees, where it sees another."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
-    return [start(shards, run, *options, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        start(shards, folder, *options, before=before, RANK=str(rank), LOCAL_RANK=str(rank), **world)
+        for rank, folder in enumerate((run, others or run))
+    ]
 
 
 def codes(processes: list[subprocess.Popen[str]]) -> list[int]:
@@ -117,7 +134,8 @@ def test_two_processes_train_one_model(small_root: Path, small_protocol: str, tm
     expected = load_file(whole / "last.safetensors")
     for call, stopped in ((3, 4), (6, 6)):  # after step 3; at the end of the first epoch, while rank 0 validates
         cut = tmp_path / f"cut-{call}"
-        assert codes(together(small_root, cut, *options, SIGNALLED_CALL=str(call))) == [130, 130]
+        signalled = SIGNAL_WHILE_THEY_AGREE.replace("CALL", str(call))
+        assert codes(together(small_root, cut, *options, before=signalled)) == [130, 130]
         assert [line["step"] for line in lines(cut) if "step" in line][-1] == stopped
         assert json.loads((cut / "state.json").read_text())["step"] == stopped
         assert codes(together(small_root, cut, *options, "--resume")) == [0, 0]
@@ -140,6 +158,72 @@ def test_processes_that_train_together_all_end_where_the_run_is_held(small_root:
     assert "error: the first process cannot train; its own sentence says why" in said[1]
     assert "Traceback" not in "".join(said)
     assert [path.name for path in run.rglob("*") if path.is_file()] == ["lock"]
+
+
+GONE = "error: another process of this training has ended, what it said last says why; once that is mended, go on with --resume"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "act", "code", "said"),
+    [
+        (1, "os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        (1, "self._backward = lambda _: fail(torch.OutOfMemoryError())", 1, "error: out of memory on cpu at step 4"),
+        (
+            0,
+            "metrics.MetricsLog.write = lambda *_: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))",
+            1,
+            "No space left on device; there is no checkpoint yet; make room",
+        ),
+    ],
+)
+def test_where_one_process_ends_the_others_end_with_a_sentence(
+    rank: int, act: str, code: int, said: str, small_root: Path, small_protocol: str, tmp_path: Path
+) -> None:
+    before = FAIL_IN_STEP_4.replace("RANK_OF_IT", str(rank)).replace("ACT", act)
+    options = ("--protocol", small_protocol, "--epochs", "2")
+    pair = together(small_root, tmp_path / "run", *options, before=before)
+    errors = [process.communicate(timeout=120)[1] for process in pair]
+    assert pair[rank].returncode == code and said in errors[rank]
+    assert pair[1 - rank].returncode == 1 and errors[1 - rank].splitlines()[-1] == GONE
+    assert "Traceback" not in "".join(errors)
+
+
+@pytest.mark.slow
+def test_processes_that_stand_at_different_steps_do_not_train(
+    small_root: Path, small_protocol: str, tmp_path: Path
+) -> None:
+    """As where --out is on a disk of each machine's own: the others find no checkpoint."""
+    run, options = tmp_path / "run", ("--protocol", small_protocol, "--epochs", "1", "--resume")
+    assert fit(small_root, run, *options).exit_code == 0
+    before = stored(run)
+    pair = together(small_root, run, *options, others=tmp_path / "other")
+    errors = [process.communicate(timeout=120)[1] for process in pair]
+    assert [process.returncode for process in pair] == [1, 1]
+    for step, error in zip((5, 0), errors, strict=True):
+        assert error.splitlines()[-1] == (
+            f"error: the processes do not start alike (this one after step {step}): they need the same options, and --out "
+            "and --shards on a file system that all of them see"
+        )
+    after = stored(run)
+    assert {name: data for name, (_, data) in after.items() if not name.endswith("/lock")} == {
+        name: data for name, (_, data) in before.items() if not name.endswith("/lock")
+    }
+
+
+def test_a_world_without_a_meeting_place_is_a_sentence(
+    small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    result = fit(small_root, tmp_path / "run")
+    assert result.exit_code == 1, result.output
+    assert result.stderr == (
+        "error: RANK and WORLD_SIZE name processes that train together, but they do not meet (Error initializing "
+        "torch.distributed using env:// rendezvous: environment variable MASTER_ADDR expected, but not set); start them with "
+        "torchrun, or unset both\n"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def fit(shards: Path, run: Path, *options: str) -> Result:
