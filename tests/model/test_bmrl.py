@@ -148,8 +148,35 @@ def test_parts_can_be_switched_off(tiny: dict[str, Any], batch: dict[str, Any]) 
     model = make(tiny, **{"model.views": "image,noise", "model.parsing": False, "model.text": False})
     assert model.training_views == ("image", "noise")
     assert set(model.losses({k: batch[k] for k in ("image", "noise", "label")})) == {"dfa", "dfacc"}
+    parts = {name.split(".")[0] for name, _ in model.named_parameters()}
+    assert not parts & {"parsing", "language"} and set(model.visual) == {"image", "noise"}, "what is off is not built"
     with pytest.raises(ValueError, match="expected one or more of image, edge, noise"):
         make(tiny, **{"model.views": "image,parsing"})
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"losses.dfacc": 0},
+        {"losses.dfacc": 0, "losses.vcc": 1},
+        {"losses.cmc": 0},
+        {"losses.cpc": 0},
+        {"losses.kl": 0},
+        {"losses.spa": "class"},
+        {"losses.margin": 0.5, "losses.inter_weight": 0.3},
+        {"text_levels": "1,2"},
+        {"text_readout": "levels"},
+        {"semantics": "strict"},
+    ],
+)
+def test_a_loss_that_changes_leaves_the_initial_weights(overrides: dict[str, Any], tiny: dict[str, Any]) -> None:
+    """So that rows of an ablation differ in the loss alone. (A module that is off does move what is built behind it.)"""
+    full = make(tiny).state_dict()
+    other = make(tiny, **overrides).state_dict()
+    same = {name: tensor for name, tensor in full.items() if not name.startswith(("head", "center_loss"))}
+    assert same and all(torch.equal(other[name], tensor) for name, tensor in same.items())
+    heads = [[t for name, t in weights.items() if name.startswith("head")][-2:] for weights in (full, other)]
+    assert all(torch.equal(one, two) for one, two in zip(*heads, strict=True))
 
 
 def test_the_same_seed_gives_the_same_weights(tiny: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ class Linear(nn.Module):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.layer, self.head = nn.Linear(3, 8), nn.Linear(8, num_classes)
-        self.center_loss = CenterLoss(num_classes, 8, weights=config.losses, space="feature")  # here
+        self.center_loss = CenterLoss(num_classes, 8, weights=config.losses, space=config.equations.dfacc_space)  # here
         self.record: dict[str, Tensor] = {}
 
     def embed(self, batch: Batch) -> Tensor:
@@ -169,3 +170,36 @@ def test_another_attributor_adds_a_centre_loss(name: str, small_set: ShardSet, t
     steps = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"step"' in line]
     assert len(lines) == 2 and len(steps) == 6 and all(f'"loss_{name}"' in line for line in steps)
     assert [('"related_share"' in line) for line in steps] == [name == "dfacc"] * 6
+
+
+def test_a_steps_record_holds_what_was_trained_on(small_set: ShardSet, tmp_path: Path) -> None:
+    """Weighted sum, unweighted terms, accuracy and the norm before clipping, recomputed from the first batch."""
+    settings = {"losses.dfa": 0.5, "losses.dfacc": 2, "losses.margin": 0.4, "precision": "float32", "epochs": 1}
+    more = {"flip": False, "clip_norm": 1e-3, "batch_size": 8, "dfacc_space": "prob"}
+    rows = small_set.select(split="train")
+    config = resolve_config("bmrl", "demo", "sound", {**settings, **more})
+
+    def fresh() -> Linear:
+        torch.manual_seed(0)
+        return Linear(config, len(rows.classes))
+
+    loader = rows.loader(views=("image",), batch_size=8)
+    trainer = Trainer(fresh(), train=loader, validation=list, run=tmp_path, device=torch.device("cpu"))
+    assert trainer.fit(resume=False, on_step=lambda _: None, on_epoch=lambda _: None)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+
+    model, batch = fresh(), next(iter(rows.loader(views=("image",), batch_size=8)))
+    terms = model.losses(batch)
+    loss = 0.5 * terms["dfa"] + 2.0 * terms["dfacc"]
+    loss.backward()
+    squares = [float(g) ** 2 for p in model.parameters() if p.grad is not None for g in p.grad.flatten().tolist()]
+    expected = {
+        "loss": loss.item(),
+        "loss_dfa": terms["dfa"].item(),
+        "loss_dfacc": terms["dfacc"].item(),
+        "related_share": float(model.record["related_share"]),
+        "grad_norm": math.sqrt(sum(squares)),
+    }
+    assert expected["grad_norm"] > 0.01, "clipping did something"
+    assert {name: line[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert line["samples_per_s"] > 0 and line["loader_wait_s"] >= 0
