@@ -47,13 +47,17 @@ class GivenPrompts(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         return torch.stack([self.rows[int((self.prompts == one).all(dim=(1, 2)).nonzero())] for one in tokens])
 
+    def levels(self, tokens: Tensor) -> Tensor:
+        """Four features a prompt: its own, turned by a place a level."""
+        return torch.stack([self(tokens).roll(level, dims=1) for level in range(4)], dim=1)
 
-def assembled(semantics: str, batch: dict[str, Any], tiny: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+
+def assembled(semantics: str, batch: dict[str, Any], tiny: dict[str, Any], **more: Any) -> tuple[Any, dict[str, Any]]:
     """A model of 8 dimensions whose every part is random, and its batch."""
     sizes = {**tiny, "model.dim": 8, "model.mlp": 8, "model.text_mlp": 8}
     constants = {"losses.margin": MARGIN, "losses.inter_weight": LAMBDA, "losses.kl_temperature": TEMPERATURE}
     torch.manual_seed(0)
-    model: Any = build("bmrl", 3, preset="demo", semantics=semantics, **{**sizes, **constants})
+    model: Any = build("bmrl", 3, preset="demo", semantics=semantics, **{**sizes, **constants, **more})
     for view in ("image", "edge", "noise"):
         model.visual[view] = Given(torch.randn(6, 8))
     model.parsing = Given(torch.randn(6, 8))
@@ -184,3 +188,61 @@ def test_each_terms_gradient_is_the_equations(
         for place in places[::5]:  # of 8 columns: every one in turn
             expected = (value(name, place, 1e-6) - value(name, place, -1e-6)) / 2e-6
             assert float(gradient[place]) == pytest.approx(expected, rel=1e-3, abs=1e-5), (name, place)
+
+
+# Of the fixture's prompts the third knows levels 1 and 4 alone, and shares level 1 with the second.
+KNOWN = {0: (0, 1, 2, 3), 1: (0, 1, 2, 3), 2: (0, 3)}
+SENTENCE = {0: (0, 0, 0, 0), 1: (1, 1, 1, 1), 2: (1, -1, -1, 2)}
+
+
+def turned(row: list[float], places: int) -> list[float]:
+    return [*row[-places:], *row[:-places]] if places else row
+
+
+@pytest.mark.parametrize("semantics", ["sound", "strict"])
+def test_a_readout_a_level_with_sample_pair_attention(
+    semantics: str, batch: dict[str, Any], tiny: dict[str, Any]
+) -> None:
+    """CMC is the mean over levels, each over the samples that know it; KL's target the mean of the levels a sample knows."""
+    model, batch = assembled(semantics, batch, tiny, **{"text_readout": "levels", "losses.spa": "class"})
+    with torch.no_grad():
+        model.spa.table.normal_()
+    given = {name: parameter.double().tolist() for name, parameter in model.named_parameters()}
+    views = [given[f"visual.{view}.rows"] for view in ("image", "edge", "noise")]
+    vision = [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*views, strict=True)]
+    vision = [unit(row) for row in vision] if semantics == "sound" else vision
+
+    levels = []
+    for level in range(4):
+        rows = [u for u in range(6) if level in KNOWN[PROMPTS[u]]]
+        text = {u: turned(given["language.rows"][PROMPTS[u]], level) for u in rows}
+        weigh = {(u, v): 1 / (1 + math.exp(-given["spa.table"][LABELS[u]][LABELS[v]])) for u in rows for v in rows}
+        s = {(u, v): 4.0 * dot(unit(vision[u]), unit(text[v])) * weigh[u, v] for u in rows for v in rows}
+        total = 0.0
+        for u in rows:
+            sentence = SENTENCE[PROMPTS[u]][level]
+            same = [v for v in rows if SENTENCE[PROMPTS[v]][level] == sentence] if semantics == "sound" else [u]
+            along, down = (
+                math.log(sum(math.exp(s[pair]) for pair in pairs))
+                for pairs in ([(u, v) for v in rows], [(v, u) for v in rows])
+            )
+            total -= sum(s[u, v] - along + s[v, u] - down for v in same) / len(same)
+        levels.append(total / 2 / len(rows))
+    kl = 0.0
+    for u in range(6):
+        known = [turned(given["language.rows"][PROMPTS[u]], level) for level in KNOWN[PROMPTS[u]]]
+        p = softmax([sum(column) / len(known) / TEMPERATURE for column in zip(*known, strict=True)])
+        predicted = linear(given["predictor.weight"], given["predictor.bias"], vision[u])
+        q = softmax([x / TEMPERATURE for x in predicted])
+        kl += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / 6
+
+    with torch.no_grad():
+        model.log_scale_cmc.fill_(math.log(4.0))
+        found = model.losses(batch)
+        aligned = model.level_features(batch["text"])
+    assert float(found["cmc"]) == pytest.approx(sum(levels) / 4, rel=1e-5)
+    assert float(found["kl"]) == pytest.approx(kl, rel=1e-5)
+    for u in range(6):
+        for level in range(4):
+            expected = unit(turned(given["language.rows"][PROMPTS[u]], level))
+            assert aligned[u, level].tolist() == pytest.approx(expected, abs=1e-6)
