@@ -45,7 +45,10 @@ def sentences(*, failed: tuple[type[Exception], ...], wrong_use: tuple[type[Exce
 
 
 def stop(sentence: str, code: int) -> NoReturn:
-    """Say it on standard error and exit."""
+    """Say it on standard error and exit; an interrupted command is not interrupted again on its way out."""
+    if code == INTERRUPTED and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends one beside the terminal's Ctrl-C
+            signal.signal(number, _ignore)
     click.echo(sentence, err=True)
     sys.exit(code)
 
@@ -69,6 +72,10 @@ def raise_if_interrupted() -> None:
 
 
 _interrupted = threading.Event()
+
+
+def _ignore(*_: object) -> None:
+    return None  # unlike SIG_IGN no child inherits it
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -74,7 +74,10 @@ def main(
             resume=resume,
             patch_size=patch_size,
         )
-        finished = train(ShardSet.open(shards), request)
+        try:
+            finished = train(ShardSet.open(shards), request)
+        except KeyboardInterrupt:  # outside the steps
+            stop(f"interrupted: what {out} holds stays, the same command with --resume goes on", INTERRUPTED)
     if not finished:
         stop(f"stopped: {out} holds the state, the same command with --resume goes on", INTERRUPTED)
 

@@ -34,6 +34,7 @@ from ..pipeline.commit import NO_LOCKS, RootBusyError, lock_root
 from ..pipeline.device_loader import DeviceLoader
 from ..pipeline.protocols import Protocol
 from ..pipeline.shardset import ShardSet, ShardSetError
+from .exits import raise_if_interrupted
 
 VALIDATION_BATCH = 64
 
@@ -135,6 +136,7 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
 
     train = DeviceLoader(loader, device) if on_cuda else loader
     trainer = Trainer(model, train=train, validation=validation, run=request.out, device=device, world=world)
+    raise_if_interrupted()  # from here on a signal is the trainer's
     with tqdm(desc="training", unit="samples", mininterval=0.5, smoothing=0.05, disable=not world.writes) as bar:
         bar.total = settings.epochs * len(loader) * settings.batch_size
         finished = trainer.fit(resume=request.resume, on_step=lambda step: _show(bar, step), on_epoch=_say_epoch)

@@ -104,7 +104,11 @@ class Trainer:
         if self._train.epoch >= self.config.epochs:
             return True
         total = self.config.epochs * self._steps_per_epoch
-        previous = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGINT)}
+        previous = {
+            name: signal.signal(name, self._request_stop)
+            for name in (signal.SIGTERM, signal.SIGINT)
+            if signal.getsignal(name) is not signal.SIG_IGN  # a background shell asks to leave Ctrl-C alone
+        }
         try:
             with ExitStack() as stack:
                 metrics: MetricsLog | None = None
@@ -117,7 +121,7 @@ class Trainer:
         finally:
             for name, handler in previous.items():
                 signal.signal(name, handler)
-        return not self._stop
+        return not (self._stop or self._asked_to_stop)  # the one may come after the last agreement
 
     def _epoch(
         self,

@@ -11,15 +11,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from bmrl.cli import train
+from bmrl.cli import train, training
 from bmrl.pipeline.commit import lock_root
 
 TINY = (
@@ -281,6 +283,56 @@ def test_without_locks_a_run_is_trained_with_a_warning(
     warning = f"warning: {run} is on a file system without locks; nothing keeps a second process from writing there"
     assert result.stderr.splitlines().count(warning) == 1
     assert (run / "best.safetensors").is_file() and not list(run.rglob(".tmp-*"))
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize("moment", ["swallowed before the first step", "while it calibrates, twice"])
+def test_a_signal_outside_the_steps_ends_it_too(
+    moment: str, small_root: Path, small_protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    from_config, echo = training.from_config, click.echo
+
+    def terminate(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    class Finaliser:
+        def __del__(self) -> None:  # Python prints an exception from here, and goes on
+            terminate()
+
+    def build(*settings: Any) -> Any:
+        Finaliser()
+        return from_config(*settings)
+
+    def again(*text: Any, **options: Any) -> None:
+        terminate()
+        echo(*text, **options)
+
+    with monkeypatch.context() as patch:
+        if moment.startswith("swallowed"):
+            patch.setattr(training, "from_config", build)
+        else:
+            patch.setattr(training, "fit_temperature", terminate)
+            patch.setattr("bmrl.cli.exits.click.echo", again)
+        result = fit(small_root, tmp_path / "run", "--protocol", small_protocol, "--epochs", "1")
+    assert len(lost) == moment.startswith("swallowed")
+    assert result.exit_code == 130, result.output
+    assert result.stderr.splitlines()[-1] == (
+        f"interrupted: what {tmp_path / 'run'} holds stays, the same command with --resume goes on"
+    )
+    assert (tmp_path / "run/state.json").exists() != moment.startswith("swallowed")
+    result = fit(small_root, tmp_path / "run", "--protocol", small_protocol, "--epochs", "1", "--resume")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run/calibration.json").is_file()
 
 
 def test_a_folder_of_something_else_is_refused_untouched(small_root: Path, tmp_path: Path) -> None:

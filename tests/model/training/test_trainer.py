@@ -111,6 +111,38 @@ def test_a_signal_while_the_processes_agree_is_kept(
     assert [line["step"] for line in steps(tmp_path)] == [1, 2, 3]
 
 
+def test_a_signal_after_the_last_agreement_is_kept(
+    make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+
+    def agree(flag: bool, *_: Any) -> bool:
+        calls.append(flag)
+        if len(calls) == 6:  # five steps and the validation
+            os.kill(os.getpid(), signal.SIGTERM)
+        return flag
+
+    monkeypatch.setattr("bmrl.model.training.trainer.any_of", agree)
+    assert not make(tmp_path, epochs=1).fit(resume=False, on_step=ignore, on_epoch=ignore)
+    assert calls == [False] * 6
+    assert make(tmp_path, epochs=1).fit(resume=True, on_step=ignore, on_epoch=ignore)
+
+
+def test_an_ignored_ctrl_c_stays_ignored(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    """What a shell sets for a command in the background; the terminal's Ctrl-C reaches that one too."""
+
+    def interrupt(_: Step) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert make(tmp_path, epochs=1).fit(resume=False, on_step=interrupt, on_epoch=ignore)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert len(steps(tmp_path)) == 6
+
+
 def test_a_crash_before_the_first_checkpoint_starts_anew(make: Callable[..., Trainer], tmp_path: Path) -> None:
     with pytest.raises(Crash):
         make(tmp_path / "a").fit(resume=False, on_step=crash_at(1), on_epoch=ignore)
