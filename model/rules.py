@@ -48,6 +48,8 @@ def check_config(config: RunConfig) -> None:
     _check_model(config)
     _check_losses(config)
     train = config.train
+    if abs(train.seed) >= 2**32:  # times a million it seeds the flips, as 64 bits
+        raise ValueError(f"setting train.seed: {train.seed} is out of range; between -2^32 and 2^32 is fine")
     if train.batch_size < 2 * train.accumulate or train.batch_size % train.accumulate:
         raise ValueError(
             f"train.accumulate {train.accumulate} does not divide a batch of {train.batch_size} into parts of 2 or more"

@@ -28,6 +28,7 @@ def test_parameter_counts_of_the_paper() -> None:
         assert millions(VisualEncoder(3, paper)) == pytest.approx(36.26, abs=0.01)  # AE, and PE alike
         assert millions(VisualEncoder(1, paper)) == pytest.approx(36.26, abs=0.01)
         assert millions(NoiseEncoder(paper)) == pytest.approx(38.41, abs=0.01)
+        assert millions(VisualEncoder(3, dataclasses.replace(paper, tokens=49))) == pytest.approx(23.70, abs=0.01)
         assert millions(LanguageEncoder(paper, attend_padding=True)) == pytest.approx(44.36, abs=0.01)
 
 
