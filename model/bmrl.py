@@ -21,7 +21,11 @@ _CHANNELS = {"image": 3, "edge": 1}
 
 
 class Bmrl(nn.Module):
-    """Visual encoders whose class tokens are summed, a head and a predictor; parsing and language guide training only."""
+    """Visual encoders whose class tokens are summed, a head and a predictor; parsing and language guide training only.
+
+    The sum is the paper's; the released PVLM crosses attention instead (D6), and runs a UNet for nothing (D7). Its head sees
+    unit vectors through a LayerNorm (D10), which is what `sound` does; `strict` has one Linear on the raw sum.
+    """
 
     def __init__(self, config: RunConfig, num_classes: int) -> None:
         super().__init__()
@@ -41,7 +45,7 @@ class Bmrl(nn.Module):
             if equations.head == "layernorm-unit"
             else nn.Linear(model.dim, num_classes)
         )
-        # tau is learnable, one per loss, kept as log(1 / tau).
+        # tau is learnable, one per loss (the released code has one for both, D11), kept as log(1 / tau).
         start = math.log(1.0 / losses.temperature)
         self.log_scale_cmc = nn.Parameter(torch.tensor(start))
         self.log_scale_cpc = nn.Parameter(torch.tensor(start))
@@ -88,7 +92,7 @@ class Bmrl(nn.Module):
         return normalize(self.language.levels(tokens).float(), dim=2)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of Eq. 12, unweighted scalars: dfa, dfacc (or vcc), cmc, cpc, kl; those of weight 0 are left out."""
+        """The terms of Eq. 12, unweighted scalars: dfa, dfacc (or vcc), cmc, cpc, kl; all but dfa are left out at weight 0."""
         weights = self.config.losses
         labels = batch["label"]
         features = self.embed(batch)

@@ -27,7 +27,7 @@ class ModelConfig:
     strided_stem: bool = (
         False  # the backbones' first convolution halves the map, its stage has no pool (not the paper's)
     )
-    highpass_stem: bool = False  # start the appearance encoder's first filters at zero mean (not the paper's)
+    highpass_stem: bool = False  # start the first filters over colours (image, parsing) at zero mean (not the paper's)
     noise_widths: tuple[int, ...] = (32, 64)
     noise_convs: tuple[int, ...] = (3, 3)
     tokens: int = 1  # of a 7x7 map: 1 as in the papers, or 49

@@ -18,13 +18,17 @@ START, END = 49406, 49407
 
 
 class VisualEncoder(nn.Module):
-    """Backbone, one token (or 49), class token, Q blocks: (B, C, S, S) -> (B, D). AE, EE and PE of BMRL."""
+    """Backbone, one token (or 49), class token, Q blocks: (B, C, S, S) -> (B, D). AE, EE and PE of BMRL.
+
+    All of one depth, as the paper says; the released code has 3 blocks for edge and noise and a wider PE (D4).
+    """
 
     def __init__(self, in_channels: int, config: ModelConfig, *, side: int = 224) -> None:
         super().__init__()
         self.backbone = ConvStack(in_channels, config.widths, config.convs, strided_stem=config.strided_stem)
         if config.highpass_stem and in_channels == 3:
             # Traces are a few gray levels on top of the picture: filters that start blind to the picture find them sooner.
+            # PE has three channels too, and starts with the borders of its colours.
             with torch.no_grad():
                 weight = next(iter(self.backbone.parameters()))
                 weight.sub_(weight.mean(dim=(2, 3), keepdim=True))
@@ -54,7 +58,7 @@ class LanguageEncoder(nn.Module):
 
     Causal, like CLIP's. attend_padding=False leaves padding and unknown levels out; every position keeps its own
     embedding, so only the tokens that count are computed. The end of level 4 is read: at level 1, as the released code
-    does, no gradient would reach levels 2-4 (D12).
+    does, no gradient would reach levels 2-4 (D12). L blocks as the paper says, trained from scratch (D4, D21).
     """
 
     def __init__(self, config: ModelConfig, *, attend_padding: bool) -> None:

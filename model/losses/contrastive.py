@@ -18,10 +18,10 @@ def contrastive_loss(
     groups: Tensor | None = None,
     pair_weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean of both directions of InfoNCE over cosine similarities.
+    """Mean of both directions of InfoNCE over cosine similarities ("dot product" needs unit vectors, M6).
 
     first, second float (B, D): row i of one belongs to row i of the other. scale: 1 / temperature. groups int64 (B,):
-    rows of one group are positives of each other (uniform targets, for samples that share a prompt); None means that
+    rows of one group are positives of each other (uniform targets, for samples that share a prompt, D13); None means that
     each row's only positive is its own (one-hot targets). pair_weights float (B, B) multiply the logits (SPA, MFCLIP Eq. 7).
     """
     with torch.autocast(first.device.type, enabled=False):  # which would round similarities over tau to 8 bits

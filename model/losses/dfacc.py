@@ -29,6 +29,10 @@ def dfacc_loss(
 
     features float (B, D), labels int64 (B,) in [0, K), centers float (K, D); margin is m, inter_weight lambda of the
     paper. Distances are L2, not squared; equal vectors have distance 0 and gradient 0.
+
+    Eq. 4 compares y_pre in R^x with a centre in R^d (M1), and Eq. 7's push has no bound on logits (M2), so the caller
+    chooses a bounded space: CenterLoss. Eq. 7 is taken literally: related pairs are pulled down to m and never pushed, and
+    the loss jumps where two centres come nearer than m (M4).
     """
     terms = dfacc_terms(features, labels, centers, margin=margin)
     return terms.intra + inter_weight * terms.inter
@@ -49,12 +53,14 @@ def dfacc_terms(features: Tensor, labels: Tensor, centers: Tensor, *, margin: fl
     between = torch.linalg.vector_norm(centers.detach()[labels[first]] - centers.detach()[labels[second]], dim=1)
     related = between < margin
     pair = torch.where(related, torch.clamp(distance - margin, min=0.0), -distance)  # Eq. 7
-    inter = pair.sum() * (2.0 / (batch * (batch - 1)))  # Eq. 5: the mean over all pairs, not over the different ones
+    inter = pair.sum() * (
+        2.0 / (batch * (batch - 1))
+    )  # Eq. 5: the mean over all pairs, not over the different ones (M5)
     return DfaccTerms(intra, inter, related.float().mean())
 
 
 def contrastive_center_loss(features: Tensor, labels: Tensor, centers: Tensor, *, delta: float = 1.0) -> Tensor:
-    """Contrastive centre loss of Qi & Su 2017 (called VCC in BMRL's Table 4), averaged over the batch.
+    """Contrastive centre loss of Qi & Su 2017 (called VCC in BMRL's Table 4, M9), averaged over the batch.
 
     1/2 ||x - c_y||^2 / (sum_{j != y} ||x - c_j||^2 + delta). features (B, D), labels (B,), centers (K, D).
     """

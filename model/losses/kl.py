@@ -10,7 +10,7 @@ def kl_loss(target: Tensor, predicted: Tensor, *, temperature: float = 0.5, deta
     """KL(softmax(target / T) || softmax(predicted / T)), averaged over the batch; float (B, D) both.
 
     detach: no gradient into the target, so that the text cannot chase the predictor; False is the literal equation.
-    The papers' T = 0.5 sharpens, whatever their text says.
+    The papers' T = 0.5 sharpens, whatever their text says (D14).
     """
     target = target.detach() if detach else target
     return kl_div(

@@ -1,7 +1,8 @@
 """Sample pair attention (MFCLIP Eq. 7): a learnable weight on every pair of the vision-text similarity matrix.
 
 The released code's table is indexed by slots of a shuffled batch, so it can only tell the diagonal from the rest (M8);
-`class` indexes it by the pair of classes, which is what the text claims.
+`class` indexes it by the pair of classes, which is what the text claims. Eq. 8 prints sigma(A) for the other direction too;
+this is its transpose, as the pairs are the same (M7). Eq. 9-10 put it behind the softmax, where it acts on nothing (M8).
 """
 
 from __future__ import annotations
