@@ -53,6 +53,14 @@ def test_a_class_that_the_first_epoch_lacks_keeps_its_centre() -> None:
     assert torch.equal(part.centers[3], before)
 
 
+@pytest.mark.parametrize("space", ["feature", "prob"])
+def test_random_centres_are_about_as_long_as_unit_vectors(space: str) -> None:
+    """Plain normal ones would lie about 30 apart at 512 dimensions (M3)."""
+    torch.manual_seed(0)
+    centers = CenterLoss(64, 512, weights=LossConfig(), space=space).centers.detach()
+    assert float(centers.norm(dim=1).mean()) == pytest.approx(1.0, abs=0.05)
+
+
 def test_dfacc_over_probabilities() -> None:
     part = CenterLoss(3, 5, weights=LossConfig(margin=0.9, inter_weight=0.3), space="prob")
     logits = 3.0 * features()[:, :3]
