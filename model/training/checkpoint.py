@@ -1,11 +1,12 @@
 """What a run directory holds, written so that a crash at any moment leaves a state to go on from.
 
 A checkpoint is a pair of files named by its step under checkpoint/; state.json, renamed into place after them, says
-which pair counts. last.safetensors is a link to the weights of that pair.
+which pair counts. last.safetensors is a link to the weights of that pair, a copy on a file system without links.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from safetensors.torch import load_file, save
 from ..attributor import Attributor
 
 FOLDER = "checkpoint"
+STATE = {"step", "loader", "best_val_nll", "weights", "optimizer"}
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class RunError(ValueError):
@@ -26,7 +29,10 @@ class RunError(ValueError):
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Temporary name, fsync, rename. What a full disk took of it is removed again."""
+    """Temporary name, fsync, rename, fsync of the folder: what comes later never outlives a power cut without it.
+
+    What a full disk or an interrupt left of it is removed again.
+    """
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as file:
@@ -34,9 +40,15 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -102,7 +114,9 @@ class Checkpoints:
         """Restore both and return the state; None where the run has no checkpoint yet."""
         if not (self.run / "state.json").exists():
             return None
-        state: dict[str, Any] = read_json(self.run / "state.json")
+        state = read_json(self.run / "state.json")
+        if not isinstance(state, dict) or not set(state) >= STATE:
+            raise RunError(f"{self.run / 'state.json'} is damaged; train again into another --out")
         load_weights(model, self.folder / state["weights"])
         try:
             _load_moments(optimizer, names, load_file(self.folder / state["optimizer"]))
@@ -122,7 +136,13 @@ class Checkpoints:
     def _link_last(self, weights: Path) -> None:
         temporary = self.run / f".tmp-{os.getpid()}-last.safetensors"
         temporary.unlink(missing_ok=True)
-        os.link(weights, temporary)
+        try:
+            os.link(weights, temporary)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            write_atomic(self.run / "last.safetensors", weights.read_bytes())
+            return
         temporary.replace(self.run / "last.safetensors")
         temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are links to one file already
 

@@ -116,8 +116,9 @@ class Trainer:
                     self._checkpoints.sweep()
                     with self._writing():
                         metrics = stack.enter_context(open_metrics(self.run, step, self._train.epoch))
-                while self._train.epoch < self.config.epochs and not self._stop:
-                    step = self._epoch(step, total, metrics, on_step, on_epoch)
+                with self._in_memory("while batches are read"):
+                    while self._train.epoch < self.config.epochs and not self._stop:
+                        step = self._epoch(step, total, metrics, on_step, on_epoch)
         finally:
             for name, handler in previous.items():
                 signal.signal(name, handler)
@@ -156,7 +157,12 @@ class Trainer:
         self.model.end_epoch()
         self._check_weights(step)
         if metrics is not None:
-            summary = {"epoch": epoch, **self.evaluate()}
+            with self._in_memory(f"in the validation after step {step}"):
+                summary = {"epoch": epoch, **self.evaluate()}
+            if not math.isfinite(summary["val_nll"]):  # never the best: the run would end without best.safetensors
+                raise TrainingError(
+                    f"the validation NLL is {summary['val_nll']} after step {step}; {self._next_step()}"
+                )
             with self._writing():
                 metrics.write(summary)
                 # Without validation rows: the last epoch.
@@ -171,11 +177,11 @@ class Trainer:
         return step
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
-        batch = self._flipped(to_device(batch, self.device), step)
         rate = learning_rate(self.config, step, self._steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        try:
+        with self._in_memory(f"at step {step + 1}"):
+            batch = self._flipped(to_device(batch, self.device), step)
             self.optimizer.zero_grad(set_to_none=True)
             figures = self._backward(batch)
             average_gradients(self.model.parameters(), self.world)
@@ -183,15 +189,21 @@ class Trainer:
             record = self._read(figures)
             self._check_figures(record, step)
             self.optimizer.step()
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            if not _is_out_of_memory(error):
+            average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()], self.world)
+        return {**record, "lr": rate}
+
+    @contextmanager
+    def _in_memory(self, when: str) -> Iterator[None]:
+        """Out of memory in one sentence."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if isinstance(error, TrainingError) or not _is_out_of_memory(error):
                 raise
             raise TrainingError(
-                f"out of memory on {self.device.type} at step {step + 1} with batches of {self.config.batch_size}; train into "
+                f"out of memory on {self.device.type} {when} with batches of {self.config.batch_size}; train into "
                 f"another --out with --set accumulate={2 * self.config.accumulate}, a smaller --batch-size or a smaller --preset"
             ) from None
-        average([buffer for buffer in self.model.buffers() if buffer.is_floating_point()], self.world)
-        return {**record, "lr": rate}
 
     def _flipped(self, batch: Batch, step: int) -> Batch:
         """Drawn for the whole batch from (seed, step); each process takes its share."""
@@ -331,9 +343,10 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     return [{k: v[i * size : (i + 1) * size] for k, v in batch.items()} for i in range(parts)]
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """The CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """The CPU allocator raises a plain RuntimeError, and so do the CUDA driver and cuBLAS."""
+    words = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in str(error) for part in words)
 
 
 def _json_number(value: float) -> float | None:

@@ -141,9 +141,11 @@ def test_weights_that_are_not_finite_are_never_saved(make: Make, tmp_path: Path)
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
     ],
 )
-def test_out_of_memory(error: RuntimeError, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory(error: Exception, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make(tmp_path / "run")
 
     def fail(_: Any) -> Any:
@@ -154,6 +156,82 @@ def test_out_of_memory(error: RuntimeError, make: Make, tmp_path: Path, monkeypa
         "out of memory on cpu at step 1 with batches of 4; train into another --out with --set accumulate=2, a smaller "
         "--batch-size or a smaller --preset"
     )
+
+
+def test_out_of_memory_outside_the_steps(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation keeps whole batches on the device, and a loader may run out as well."""
+
+    def fail(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    trainer = make(tmp_path / "run")
+    monkeypatch.setattr(trainer.model, "logits", fail)
+    assert sentence(trainer).startswith(
+        "out of memory on cpu in the validation after step 5 with batches of 4; train into"
+    )
+    trainer = make(tmp_path / "run")
+    monkeypatch.setattr(trainer._train, "_gather", fail)
+    assert sentence(trainer).startswith("out of memory on cpu while batches are read with batches of 4; train into")
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf])
+def test_a_validation_that_is_not_finite(
+    logit: float, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path / "run")
+    monkeypatch.setattr(trainer.model, "logits", lambda batch: torch.full((len(batch["key"]), 3), logit))
+    assert sentence(trainer) == (
+        "the validation NLL is nan after step 5; the checkpoint of step 4 is whole; train into another --out with a smaller "
+        "--set lr=... or with --set clip_norm=1"
+    )
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_a_file_system_without_links_holds_a_copy(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(checkpoint.os, "link", link)
+    run = tmp_path / "run"
+    assert make(run, epochs=1).fit(resume=False, on_step=ignore, on_epoch=ignore)
+    assert (run / "last.safetensors").read_bytes() == (run / "checkpoint/00000005.safetensors").read_bytes()
+    assert (run / "last.safetensors").stat().st_nlink == 1
+
+
+def test_a_power_cut_never_keeps_state_json_without_what_it_names(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename lasts once its folder is written: before state.json comes, both files lie in theirs."""
+    original, written = os.fsync, []
+
+    def record(descriptor: int) -> None:
+        written.append(Path(f"/proc/self/fd/{descriptor}").readlink().name.removeprefix(f".tmp-{os.getpid()}-"))
+        original(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", record)
+    assert make(tmp_path / "run", epochs=1, checkpoint_every=9).fit(resume=False, on_step=ignore, on_epoch=ignore)
+    assert written[-6:] == [
+        *("00000005.safetensors", "checkpoint", "00000005-optimizer.safetensors", "checkpoint"),
+        *("state.json", "run"),
+    ]
+
+
+def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write_json(tmp_path / "calibration.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"step": 5}'])
+def test_a_damaged_state_is_a_sentence(text: str, make: Make, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(checkpoint.RunError, match=r"state\.json is damaged; train again into another --out$"):
+        make(tmp_path).fit(resume=True, on_step=ignore, on_epoch=ignore)
 
 
 def test_other_runtime_errors_are_ours_and_keep_their_traceback(
