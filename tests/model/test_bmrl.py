@@ -145,6 +145,28 @@ def test_sound_starts_its_centres_from_the_first_epochs_means(tiny: dict[str, An
     assert torch.equal(model.center_loss.centers, before), "once only"
 
 
+@pytest.mark.parametrize(
+    ("what", "touched"),
+    [
+        ("image", TERMS),
+        ("edge", TERMS),
+        ("noise", TERMS),
+        ("parsing", {"cpc"}),
+        ("text", {"cmc", "kl"}),
+        ("label", {"dfa", "dfacc"}),
+    ],
+)
+def test_each_input_reaches_its_terms_alone(
+    what: str, touched: set[str], tiny: dict[str, Any], batch: dict[str, Any]
+) -> None:
+    model = make(tiny, "strict").eval()
+    order = torch.tensor([1, 0, 2, 5, 4, 3])
+    changed = {**batch, what: batch[what][order]}
+    with torch.no_grad():
+        before, after = model.losses(batch), model.losses(changed)
+    assert {name for name in before if float(before[name]) != float(after[name])} == touched
+
+
 def test_a_weight_of_zero_leaves_its_term_out(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
     for name in ("dfacc", "cmc", "cpc", "kl"):
         terms = make(tiny, **{f"losses.{name}": 0}).losses(batch)

@@ -48,6 +48,29 @@ def test_a_highpass_stem_is_blind_to_flat_colour() -> None:
         assert float(first.weight.abs().max()) > 0.01
 
 
+def test_a_highpass_stem_is_for_colours_and_when_asked() -> None:
+    for channels, asked, blind in ((3, True, True), (3, False, False), (1, True, False)):
+        encoder = VisualEncoder(channels, dataclasses.replace(PRESETS["demo"].model, highpass_stem=asked))
+        assert (float(encoder.backbone[0].weight.detach().mean(dim=(2, 3)).abs().max()) < 1e-6) == blind
+
+
+def test_sizes_reach_the_parts_that_they_name() -> None:
+    config = ModelConfig(
+        dim=16, depth=3, heads=4, mlp=24, tokens=49, noise_tokens=4, text_depth=2, text_heads=2, text_mlp=40
+    )  # fmt: skip
+    with torch.device("meta"):
+        visual, noise = VisualEncoder(3, config), NoiseEncoder(config)
+        language = LanguageEncoder(config, attend_padding=True)
+    assert [visual.transformer.grid**2, noise.transformer.grid**2] == [49, 4]
+    for blocks, expected in (
+        (visual.transformer.blocks, (3, 4, 24)),
+        (noise.transformer.blocks, (3, 4, 24)),
+        (language.blocks, (2, 2, 40)),
+    ):
+        found = {(len(blocks), block.attention.heads, block.mlp[0].out_features) for block in blocks}
+        assert found == {expected}
+
+
 def full_sequence(encoder: LanguageEncoder, ids: torch.Tensor) -> torch.Tensor:
     """All 308 positions, with padding and unknown levels masked as keys: what packing must equal."""
     flat = ids.long().reshape(len(ids), -1)
