@@ -9,8 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,18 @@ def choose_device(name: str | None) -> torch.device:
         raise WrongUseError(f"unknown --device {name!r}; known are cuda, cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise WrongUseError("--device cuda: no CUDA device is available here; use --device cpu")
-    return torch.device(name)
+    index = name.removeprefix("cuda:") if ":" in name else os.environ.get("LOCAL_RANK", "") if name == "cuda" else ""
+    if index and not (index.isdecimal() and int(index) < torch.cuda.device_count()):
+        raise WrongUseError(
+            f"--device {name}: there is no CUDA device {index}, {torch.cuda.device_count()} in all; every process needs its own"
+        )
+    return torch.device("cuda", int(index)) if index else torch.device(name)
 
 
 def train(shard_set: ShardSet, request: TrainRequest) -> bool:
     """Train to the end and calibrate; False where a signal stopped it."""
     device = choose_device(request.device)
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if device.index is not None:
         torch.cuda.set_device(device)
     with ExitStack() as stack:
         world = join(device)
@@ -83,6 +87,8 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
     train_rows, val_rows = selected.select(split="train"), selected.select(split="val")
     if len(train_rows) == 0:
         raise TrainingError(f"{shard_set.root} has no training rows for these classes; build the train split")
+    if world.writes:
+        _say_untrained(train_rows, selected.missing_sources)
     config = _with_patch_size(request, shard_set)
     run = Run(
         config=config,
@@ -105,15 +111,6 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
     except ValueError as error:
         raise WrongUseError(str(error)) from error
     share = _share(settings.batch_size, settings.accumulate, world)
-    refusal: Exception | None = None
-    if world.writes:
-        try:
-            _hold(request.out, held)
-            _prepare_folder(request.out, run, resume=request.resume)
-        except (WrongUseError, TrainingError, RunError, OSError) as error:
-            refusal = error
-    if any_of(refusal is not None, world, device):  # the others would wait for a process that is gone
-        raise refusal or TrainingError("the first process cannot train; its own sentence says why")
     model.to(device)
     use_channels_last(model)  # type: ignore[arg-type]
     if settings.compile:
@@ -136,6 +133,16 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
 
     train = DeviceLoader(loader, device) if on_cuda else loader
     trainer = Trainer(model, train=train, validation=validation, run=request.out, device=device, world=world)
+    refusal: Exception | None = None  # RUN is touched last: what cannot be trained leaves none behind
+    if world.writes:
+        try:
+            with _writing(request.out):
+                _hold(request.out, held)
+                _prepare_folder(request.out, run, views=model.training_views, resume=request.resume)
+        except (WrongUseError, TrainingError, RunError) as error:
+            refusal = error
+    if any_of(refusal is not None, world, device):  # the others would wait for a process that is gone
+        raise refusal or TrainingError("the first process cannot train; its own sentence says why")
     raise_if_interrupted()  # from here on a signal is the trainer's
     with tqdm(desc="training", unit="samples", mininterval=0.5, smoothing=0.05, disable=not world.writes) as bar:
         bar.total = settings.epochs * len(loader) * settings.batch_size
@@ -211,7 +218,7 @@ def _hold(out: Path, held: ExitStack) -> None:
         raise TrainingError(str(error)) from None
 
 
-def _prepare_folder(out: Path, run: Run, *, resume: bool) -> None:
+def _prepare_folder(out: Path, run: Run, *, views: tuple[str, ...], resume: bool) -> None:
     if (out / "config.json").exists():
         if not resume:
             raise WrongUseError(f"{out} holds a run already; go on with --resume, or give another --out")
@@ -226,8 +233,24 @@ def _prepare_folder(out: Path, run: Run, *, resume: bool) -> None:
         ):
             if old != new:
                 raise WrongUseError(f"{out} was trained with another {what}{_difference(old, new)}; give another --out")
+        replaced = [view for view in views if before.data["views"].get(view) != run.data["views"][view]]
+        if replaced:
+            raise WrongUseError(
+                f"{out} was trained on other views than the shards hold now ({', '.join(replaced)}); give another --out"
+            )
         return
     write_run(out, run, versions())
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """A full disk, or a folder that may not be written, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or out} cannot be written: {error.strerror}; make room, then go on with --resume"
+        ) from error
 
 
 def _difference(old: Any, new: Any) -> str:
@@ -278,6 +301,13 @@ def _say_missing(selected: ShardSet) -> None:
         )
 
 
+def _say_untrained(train_rows: ShardSet, missing: tuple[str, ...]) -> None:
+    trained = set(train_rows.labels.tolist())
+    without = [name for label, name in enumerate(train_rows.classes) if label not in trained and name not in missing]
+    if without:
+        click.echo(f"warning: classes without training rows, never attributed to: {', '.join(without)}", err=True)
+
+
 def _calibrate(model: Attributor, out: Path, validation: Iterable[dict[str, Any]], device: torch.device) -> None:
     """calibration.json: the temperature and the 95 % acceptance threshold found on seen validation rows."""
     try:
@@ -288,12 +318,11 @@ def _calibrate(model: Attributor, out: Path, validation: Iterable[dict[str, Any]
     if len(found.labels) == 0:
         return
     temperature = fit_temperature(found.logits, found.labels)
-    write_json(
-        out / "calibration.json",
-        {
-            "temperature": temperature,
-            "threshold_95": threshold_for_acceptance(found.logits),
-            "threshold_95_calibrated": threshold_for_acceptance(found.logits / temperature),
-            "n": len(found.labels),
-        },
-    )
+    document = {
+        "temperature": temperature,
+        "threshold_95": threshold_for_acceptance(found.logits),
+        "threshold_95_calibrated": threshold_for_acceptance(found.logits / temperature),
+        "n": len(found.labels),
+    }
+    with _writing(out):
+        write_json(out / "calibration.json", document)

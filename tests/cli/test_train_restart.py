@@ -361,6 +361,77 @@ def test_settings_that_do_not_go_together_exit_2(
     assert not (tmp_path / "run").exists()
 
 
+def test_what_cannot_be_trained_leaves_no_run_behind(small_root: Path, tmp_path: Path) -> None:
+    """The same command with what the sentence asks for is not refused."""
+    result = fit(small_root, tmp_path / "run", "--batch-size", "64")
+    assert result.exit_code == 1 and "use a smaller --batch-size" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_view_that_was_replaced_is_not_trained_on(small_root: Path, small_protocol: str, tmp_path: Path) -> None:
+    run, options = tmp_path / "run", ("--protocol", small_protocol, "--epochs", "1")
+    assert fit(small_root, run, *options).exit_code == 0
+    document = json.loads((run / "config.json").read_text())
+    document["data"]["views"] |= {"parsing": "that of another parser", "added later": "and read by nobody"}
+    (run / "config.json").write_text(json.dumps(document))
+    before = stored(run)
+    result = fit(small_root, run, *options, "--resume")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: {run} was trained on other views than the shards hold now (parsing); give another --out\n"
+    )
+    assert {name for name, data in stored(run).items() if data != before[name]} <= {str(run / ".log/lock")}
+
+
+@pytest.mark.parametrize(("file", "rest"), [("config.json", ["lock"]), ("calibration.json", None)])
+def test_a_full_disk_before_and_after_the_steps(
+    file: str, rest: list[str] | None, small_root: Path, small_protocol: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run, options = tmp_path / "run", ("--protocol", small_protocol, "--epochs", "1")
+
+    def full(descriptor: int) -> None:
+        if str(Path(f"/proc/self/fd/{descriptor}").readlink()).endswith(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bmrl.model.training.checkpoint.os.fsync", full)
+        result = fit(small_root, run, *options)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.splitlines()[-1] == (
+        f"error: {run / file} cannot be written: No space left on device; make room, then go on with --resume"
+    )
+    names = [path.name for path in run.rglob("*") if path.is_file()]
+    assert file not in names and rest in (None, names) and not [name for name in names if name.startswith(".tmp-")]
+    assert fit(small_root, run, *options, "--resume").exit_code == 0
+    assert (run / file).is_file()
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "said"), [("cuda:x", None, "x, 2"), ("cuda:2", None, "2, 2"), ("cuda", "3", "3, 2")]
+)
+def test_a_cuda_device_that_is_not_there(
+    device: str, rank: str | None, said: str, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    result = fit(small_root, tmp_path / "run", "--device", device)
+    assert result.exit_code == 2, result.output
+    assert result.stderr == (
+        f"error: --device {device}: there is no CUDA device {said} in all; every process needs its own\n"
+    )
+
+
+def test_a_class_without_training_rows_is_said(small_root: Path, tmp_path: Path) -> None:
+    protocol = tmp_path / "p.yaml"
+    protocol.write_text("name: p\nsimulated: true\nseen: [real]\n")
+    result = fit(small_root, tmp_path / "run", "--protocol", f"{protocol}:detection", "--epochs", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[0] == "warning: classes without training rows, never attributed to: fake"
+
+
 def test_without_a_checkpoint_resume_takes_other_settings(small_root: Path, tmp_path: Path) -> None:
     """After out of memory in the first step nothing is lost, so nothing has to be kept."""
     run = tmp_path / "run"
