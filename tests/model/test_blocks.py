@@ -11,6 +11,27 @@ def test_the_papers_backbone_has_17_convolutions_and_ends_at_7x7() -> None:
         assert stack.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 7, 7)
 
 
+def test_a_stage_is_convolutions_with_norm_and_relu_and_a_pool() -> None:
+    torch.manual_seed(0)
+    stack = ConvStack(2, (3, 4), (2, 1)).double().eval()
+    convs = [layer for layer in stack if isinstance(layer, torch.nn.Conv2d)]
+    norms = [layer for layer in stack if isinstance(layer, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            for values in (norm.running_mean, norm.weight, norm.bias):
+                values.normal_()
+            norm.running_var.uniform_(0.5, 2.0)
+        x = expected = torch.randn(2, 2, 8, 8, dtype=torch.float64)
+        for number, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
+            expected = torch.nn.functional.conv2d(expected, conv.weight, padding=1)
+            scale = norm.weight / (norm.running_var + 1e-5).sqrt()
+            expected = expected * scale[:, None, None] + (norm.bias - norm.running_mean * scale)[:, None, None]
+            expected = expected.clamp(min=0.0)
+            if number in (1, 2):  # the last of its stage
+                expected = expected.unfold(2, 2, 2).unfold(3, 2, 2).amax(dim=(4, 5))
+        assert torch.allclose(stack(x), expected, atol=1e-12)
+
+
 def test_a_strided_stem_gives_the_same_map() -> None:
     shapes = []
     for strided in (False, True):
@@ -41,7 +62,10 @@ def test_a_block_is_pre_norm_with_residuals() -> None:
     block = TransformerBlock(8, 2, 16).double()
     x = torch.randn(2, 3, 8, dtype=torch.float64)
     middle = x + block.attention(block.norm1(x))
-    assert torch.allclose(block(x), middle + block.mlp(block.norm2(middle)))
+    first, _, second = block.mlp
+    hidden = block.norm2(middle) @ first.weight.T + first.bias
+    hidden = 0.5 * hidden * (1.0 + torch.erf(hidden / 2**0.5))  # GELU
+    assert torch.allclose(block(x), middle + hidden @ second.weight.T + second.bias, atol=1e-12)
 
 
 @pytest.mark.parametrize("tokens", [1, 4])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -24,6 +25,22 @@ def test_the_papers_values_are_the_defaults_of_paper() -> None:
     assert (train.batch_size, train.lr, train.weight_decay, train.optimizer) == (32, 1e-4, 1e-3, "adam")
     assert (train.schedule, train.step_epochs, train.flip, train.clip_norm) == ("step", 15, False, 0)
     assert (train.precision, train.accumulate) == ("float32", 1)
+    # Not in the paper: CViT's heads, the hidden sizes of the published counts, the released noise map of 64x28x28, our epochs.
+    assert (model.heads, model.mlp, model.text_heads, model.text_mlp) == (8, 1024, 8, 2048)
+    assert (model.noise_widths, model.noise_convs, model.noise_tokens) == ((32, 64), (3, 3), 1)
+    assert train.epochs == 45
+
+
+def test_the_two_semantics() -> None:
+    fields = ("cmc_targets", "kl_detach", "max_logit_scale", "head", "dfacc_space", "text_padding", "decay_all")
+    expected = {
+        "strict": ("onehot", False, math.inf, "linear", "prob", True, True),
+        "sound": ("multi", True, 100.0, "layernorm-unit", "feature", False, False),
+    }
+    for preset in PRESETS:
+        for semantics, values in expected.items():
+            equations = resolve_config("bmrl", preset, semantics).equations
+            assert dataclasses.asdict(equations) == dict(zip(fields, values, strict=True))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

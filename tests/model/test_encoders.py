@@ -61,6 +61,8 @@ def test_sizes_reach_the_parts_that_they_name() -> None:
     with torch.device("meta"):
         visual, noise = VisualEncoder(3, config), NoiseEncoder(config)
         language = LanguageEncoder(config, attend_padding=True)
+        strided = VisualEncoder(3, dataclasses.replace(config, strided_stem=True))
+    assert [encoder.backbone[0].stride for encoder in (visual, noise, strided)] == [(1, 1), (1, 1), (2, 2)]
     assert [visual.transformer.grid**2, noise.transformer.grid**2] == [49, 4]
     for blocks, expected in (
         (visual.transformer.blocks, (3, 4, 24)),
