@@ -328,6 +328,8 @@ def main() -> None:
         command.add_argument("--groups", default="a,b,c,d,e,f")
     options = parser.parse_args()
     groups = options.groups.split(",")
+    if unknown := set(groups) - set(GROUPS):
+        parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     if options.command == "run":
         torch.set_num_threads(options.threads)
         keep_freed_memory()

@@ -100,6 +100,9 @@ def test_some_rows_at_one_rate(study: Study, trained: list[Any], log: Any, capsy
     with pytest.raises(SystemExit, match="2"):
         study("run", "--groups", "x,y", "--rows", "thrice;nope", "--seeds", "2")
     assert "no such row in x,y: nope" in capsys.readouterr().err and len(trained) == 4
+    with pytest.raises(SystemExit, match="2"):
+        study("run", "--groups", "x,nope")
+    assert "no such group: nope; there are x" in capsys.readouterr().err and len(trained) == 4
 
 
 def test_of_equal_rates_the_lowest_is_taken(study: Study, trained: list[Any], log: Any, ablations: ModuleType) -> None:
