@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,16 @@ def any_of(flag, *world):
     return agree(flag, *world)
 trainer.any_of = any_of
 """
+HALT_AFTER = """
+import os, signal
+from bmrl.model.training import trainer
+step = trainer.Trainer._step
+def halting(self, batch, number):
+    if number == STEP:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return step(self, batch, number)
+trainer.Trainer._step = halting
+"""
 FAIL_IN_STEP_4 = """
 import errno, os, signal, torch
 from bmrl.model.training import metrics, trainer
@@ -71,11 +80,11 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in ("samples_per_s", "loader_wait_s")} for line in found]
 
 
-def wait_for(step: int, run: Path, process: subprocess.Popen[str]) -> None:
-    for _ in range(6000):
-        if any(line.get("step", 0) >= step for line in lines(run)) or process.poll() is not None:
-            return
-        time.sleep(0.01)
+def start_and_halt(step: int, shards: Path, run: Path, *options: str) -> subprocess.Popen[str]:
+    """A training that stands still in the middle of step + 1, however fast the machine is."""
+    process = start(shards, run, *options, before=HALT_AFTER.replace("STEP", str(step)))
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    return process
 
 
 def together(
@@ -101,21 +110,22 @@ def codes(processes: list[subprocess.Popen[str]]) -> list[int]:
 @pytest.mark.slow
 def test_sigterm_finishes_the_step_saves_and_exits_130(small_root: Path, small_protocol: str, tmp_path: Path) -> None:
     run, options = tmp_path / "run", ("--protocol", small_protocol, "--epochs", "40")
-    process = start(small_root, run, *options)
-    wait_for(7, run, process)
+    process = start_and_halt(7, small_root, run, *options)
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert f"stopped: {run} holds the state, the same command with --resume goes on" in said and "Traceback" not in said
     before = lines(run)
     steps = [line["step"] for line in before if "step" in line]
-    assert steps == list(range(1, len(steps) + 1)) and 7 <= len(steps) < 200
-    assert json.loads((run / "state.json").read_text())["step"] == steps[-1]
-    process = start(small_root, run, *options, "--resume")
-    wait_for(steps[-1] + 3, run, process)
+    assert steps == list(range(1, 9))
+    assert json.loads((run / "state.json").read_text())["step"] == 8
+    process = start_and_halt(11, small_root, run, *options, "--resume")
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
     assert codes([process]) == [130]
-    assert lines(run)[: len(before)] == before, "it went on"
+    after = lines(run)
+    assert after[: len(before)] == before and [line["step"] for line in after if "step" in line] == list(range(1, 13))
 
 
 @pytest.mark.slow
@@ -241,11 +251,8 @@ def test_a_second_trainer_is_told_who_trains_and_touches_nothing(
     small_root: Path, small_protocol: str, tmp_path: Path
 ) -> None:
     run, options = tmp_path / "run", ("--protocol", small_protocol, "--epochs", "200", "--set", "checkpoint_every=3")
-    first = start(small_root, run, *options)
+    first = start_and_halt(4, small_root, run, *options)  # it holds the lock, and changes nothing while the others try
     try:
-        wait_for(4, run, first)
-        first.send_signal(signal.SIGSTOP)  # it holds the lock, and changes nothing while the others try
-        os.waitpid(first.pid, os.WUNTRACED)
         before = stored(run)
         for more in (("--resume",), (), ("--resume", "--set", "lr=1")):
             second = fit(small_root, run, *options, *more)
@@ -258,10 +265,8 @@ def test_a_second_trainer_is_told_who_trains_and_touches_nothing(
         first.kill()
         first.communicate()
     found = lines(run)
-    step = json.loads((run / "state.json").read_text())["step"]
-    assert 3 <= step <= len(found), "the lock went with the process: another may go on"
-    going_on = start(small_root, run, *options, "--resume")
-    wait_for(len(found) + 2, run, going_on)
+    assert len(found) == 4 and json.loads((run / "state.json").read_text())["step"] == 3
+    going_on = start_and_halt(6, small_root, run, *options, "--resume")  # the lock went with the process
     going_on.kill()
     going_on.communicate()
     assert lines(run)[: len(found)] == found

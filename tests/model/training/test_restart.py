@@ -30,13 +30,13 @@ def ignore(_: Any) -> None:
     return None
 
 
-def fit_in_child(make: Make, run: Path, **settings: Any) -> int:
-    """A process that trains on; its exit status is 0 once the run is finished."""
+def fit_in_child(make: Make, run: Path, *, halt: int = 0, **settings: Any) -> int:
+    """A process that trains on; its exit status is 0 once the run is finished. After step `halt` it waits to be killed."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            status = 0 if make(run, **settings).fit(resume=True, on_step=ignore, on_epoch=ignore) else 2
+            status = 0 if make(run, **settings).fit(resume=True, on_step=at(halt, signal.pause), on_epoch=ignore) else 2
         finally:
             os._exit(status)
     return pid
@@ -60,7 +60,7 @@ def test_twenty_kills_leave_the_run_that_was_never_stopped(make: Make, read_step
         saved = json.loads((run / "state.json").read_text())["step"] if (run / "state.json").exists() else 0
         before = (run / "metrics.jsonl").read_bytes().splitlines() if saved else []
         target = saved + rng.randint(1, 4)
-        pid = fit_in_child(make, run, **settings)
+        pid = fit_in_child(make, run, halt=target + 1, **settings)  # a fast machine would be through after a few kills
         for _ in range(6000):
             if saved < target <= last_step(run) or target > 40:
                 break
