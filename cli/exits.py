@@ -48,7 +48,7 @@ def stop(sentence: str, code: int) -> NoReturn:
     """Say it on standard error and exit; an interrupted command is not interrupted again on its way out."""
     if code == INTERRUPTED and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends one beside the terminal's Ctrl-C
-            signal.signal(number, _ignore)
+            signal.signal(number, signal.SIG_IGN)  # a handler of ours would end before the process does
     click.echo(sentence, err=True)
     sys.exit(code)
 
@@ -72,10 +72,6 @@ def raise_if_interrupted() -> None:
 
 
 _interrupted = threading.Event()
-
-
-def _ignore(*_: object) -> None:
-    return None  # unlike SIG_IGN no child inherits it
 
 
 def _interrupt(*_: object) -> NoReturn:
