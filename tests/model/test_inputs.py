@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bmrl.model.inputs import FLIPPED_CLASSES, edge_input, flip, image_input, noise_input, parsing_input
+from bmrl.model.inputs import FLIPPED_CLASSES, INPUTS, edge_input, flip, image_input, noise_input, parsing_input
 from bmrl.pipeline.views.edge import compute_edge, sobel_magnitude
 from bmrl.pipeline.views.noise import srm_numerators, srm_residual
 from bmrl.pipeline.views.parsing import colorize
@@ -24,6 +24,7 @@ def test_stored_integers_become_the_papers_units() -> None:
     patch = rgb[:112, :112]
     noise = noise_input({"noise": torch.from_numpy(srm_numerators(patch))[None]})
     assert torch.allclose(noise[0], torch.from_numpy(srm_residual(patch)), atol=1e-6)
+    assert INPUTS == {"image": image_input, "edge": edge_input, "noise": noise_input, "parsing": parsing_input}
 
 
 def test_parsing_is_the_map_in_its_colours_alone() -> None:
