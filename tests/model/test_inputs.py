@@ -24,7 +24,7 @@ def test_stored_integers_become_the_papers_units() -> None:
     patch = rgb[:112, :112]
     noise = noise_input({"noise": torch.from_numpy(srm_numerators(patch))[None]})
     assert torch.allclose(noise[0], torch.from_numpy(srm_residual(patch)), atol=1e-6)
-    assert INPUTS == {"image": image_input, "edge": edge_input, "noise": noise_input, "parsing": parsing_input}
+    assert {"image": image_input, "edge": edge_input, "noise": noise_input, "parsing": parsing_input} == INPUTS
 
 
 def test_parsing_is_the_map_in_its_colours_alone() -> None:
