@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# The others wait for the one that validates; NCCL's default ends them after 10 minutes.
+VALIDATION = timedelta(hours=6)
 
 
 class WorldError(RuntimeError):
@@ -40,7 +44,7 @@ def join(device: torch.device) -> World:
         return World()
     if not dist.is_initialized():
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=VALIDATION)
         except (ValueError, RuntimeError) as error:
             said = str(error).splitlines()[0]
             raise WorldError(

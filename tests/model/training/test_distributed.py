@@ -20,6 +20,18 @@ def ignore(_: Any) -> None:
     return None
 
 
+def test_the_others_wait_while_the_first_one_validates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than NCCL's 10 and gloo's 30 minutes, after which they would end the training."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda _, **options: given.update(options))
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 2)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert distributed.join(CPU) == PAIR
+    assert given["timeout"].total_seconds() == 6 * 3600
+
+
 @pytest.mark.parametrize(
     "call",
     [

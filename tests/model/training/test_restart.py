@@ -82,6 +82,53 @@ def test_twenty_kills_leave_the_run_that_was_never_stopped(make: Make, read_step
     assert [path.name for path in run.rglob(".tmp-*")] == []
 
 
+@pytest.mark.slow
+def test_a_kill_between_any_two_renames_of_an_epochs_end(
+    make: Make, read_steps: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """best, weights, moments, state.json, the link: SIGKILL right after each; the run goes on to the same bytes."""
+    settings = {"checkpoint_every": 3}
+    assert make(tmp_path / "whole", **settings).fit(resume=False, on_step=ignore, on_epoch=ignore)
+    replace, renamed = Path.replace, list[str]()
+
+    def record(path: Path, target: Path) -> Path:
+        renamed.append(Path(target).name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    assert make(tmp_path / "again", **settings).fit(resume=True, on_step=ignore, on_epoch=ignore)
+    end = ["00000005.safetensors", "00000005-optimizer.safetensors", "state.json", "last.safetensors"]
+    best = renamed.index("best.safetensors")
+    assert renamed[best + 1 : best + 5] == end
+    for number in range(best, best + 5):
+        run, left = tmp_path / f"killed-{number}", [number]
+
+        def kill(path: Path, target: Path, left: list[int] = left) -> Path:
+            done = replace(path, target)
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+
+        run.mkdir()
+        monkeypatch.setattr(Path, "replace", kill)
+        pid = fit_in_child(make, run, **settings)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        monkeypatch.setattr(Path, "replace", replace)
+        at_end = number - best >= 3  # state.json is there
+        assert json.loads((run / "state.json").read_text())["step"] == (5 if at_end else 3)
+        assert make(run, **settings).fit(resume=True, on_step=ignore, on_epoch=ignore)
+        assert read_steps(run) == read_steps(tmp_path / "whole")
+        for name in ("last", "best"):
+            expected = (tmp_path / f"whole/{name}.safetensors").read_bytes()
+            assert (run / f"{name}.safetensors").read_bytes() == expected, (number, name)
+        assert sorted(path.name for path in (run / "checkpoint").iterdir()) == [
+            "00000010-optimizer.safetensors",
+            "00000010.safetensors",
+        ]
+        assert [path.name for path in run.rglob(".tmp-*")] == []
+
+
 def at(step: int, act: Callable[[], None]) -> Callable[[Step], None]:
     """on_step that acts once after a step."""
 
