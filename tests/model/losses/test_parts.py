@@ -180,10 +180,11 @@ def test_another_attributor_adds_a_centre_loss(name: str, small_set: ShardSet, t
     assert [('"related_share"' in line) for line in steps] == [name == "dfacc"] * 6
 
 
-def test_a_steps_record_holds_what_was_trained_on(small_set: ShardSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("clip_norm", [0.0, 1e-3])
+def test_a_steps_record_holds_what_was_trained_on(clip_norm: float, small_set: ShardSet, tmp_path: Path) -> None:
     """Weighted sum, unweighted terms, accuracy and the norm before clipping, recomputed from the first batch."""
     settings = {"losses.dfa": 0.5, "losses.dfacc": 2, "losses.margin": 0.4, "precision": "float32", "epochs": 1}
-    more = {"flip": False, "clip_norm": 1e-3, "batch_size": 8, "dfacc_space": "prob"}
+    more = {"flip": False, "clip_norm": clip_norm, "batch_size": 8, "dfacc_space": "prob"}
     rows = small_set.select(split="train")
     config = resolve_config("bmrl", "demo", "sound", {**settings, **more})
 
