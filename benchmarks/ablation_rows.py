@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -166,5 +167,16 @@ GROUPS: dict[str, list[Row]] = {
     "f": [
         *(Row(name=f"m = {m}", settings={"losses.margin": m}) for m in (0.5, 0.7, 0.9)),
         *(Row(name=f"lambda = {value}", settings={"losses.inter_weight": value}) for value in (0.0, 0.3, 0.5, 0.7)),
+    ],
+    # Each choice of `sound` turned back to that of `strict`, one at a time.
+    "g": [
+        Row(name="sound"),
+        Row(name="one-hot targets of L_cmc", settings={"equations.cmc_targets": "onehot"}),
+        Row(name="L_kl not detached", settings={"equations.kl_detach": 0}),
+        Row(name="one Linear on raw I_v", settings={"equations.head": "linear"}),
+        Row(name="DFACC on the softmax output", settings={"equations.dfacc_space": "prob"}),
+        Row(name="padding attended to", settings={"equations.text_padding": 1}),
+        Row(name="decay of every parameter", settings={"equations.decay_all": 1}),
+        Row(name="scales not bounded", settings={"equations.max_logit_scale": math.inf}),
     ],
 }

@@ -325,7 +325,7 @@ def main() -> None:
     tabulated.add_argument("--out", type=Path)
     for command in (run, tabulated):
         command.add_argument("--work", type=Path, required=True)
-        command.add_argument("--groups", default="a,b,c,d,e,f")
+        command.add_argument("--groups", default="a,b,c,d,e,f,g")
     options = parser.parse_args()
     groups = options.groups.split(",")
     if unknown := set(groups) - set(GROUPS):

@@ -168,12 +168,12 @@ def test_the_rows_are_what_their_names_say(ablation_rows: ModuleType) -> None:
         group: {row.name: (resolved(row), row.train, row.inference) for row in rows}
         for group, rows in ablation_rows.GROUPS.items()
     }
-    assert [len(rows) for rows in groups.values()] == [9, 5, 3, 20, 2, 7]  # no name stands twice in a group
+    assert [len(rows) for rows in groups.values()] == [9, 5, 3, 20, 2, 7, 8]  # no name stands twice in a group
     full = groups["a"]["BMRL"]
     same = [(group, name) for group, rows in groups.items() for name, found in rows.items() if found == full]
     assert same == [
         ("a", "BMRL"), ("b", "+ L_kl = BMRL"), ("c", "DFACC"), ("d", "AE NE EE PE LE with DFACC"), ("e", "sound"),
-        ("f", "m = 0.7"), ("f", "lambda = 0.5"),
+        ("f", "m = 0.7"), ("f", "lambda = 0.5"), ("g", "sound"),
     ]  # fmt: skip
     assert groups["d"]["AE NE EE LE with DFACC"] == groups["a"]["without parsing"]
     assert groups["d"]["AE NE EE PE LE without DFACC"] == groups["c"]["without a centre loss"]
@@ -183,3 +183,10 @@ def test_the_rows_are_what_their_names_say(ablation_rows: ModuleType) -> None:
         assert set(model["views"]) == expected, name
         assert (model["parsing"], model["text"]) == ("PE" in parts, "LE" in parts), name
         assert config["losses"]["dfacc"] == float("without" not in parts), name
+    sound, strict = (groups["e"][name][0]["equations"] for name in ("sound", "strict"))
+    turned = [
+        {key: value for key, value in config["equations"].items() if value != sound[key]}
+        for config, _, _ in list(groups["g"].values())[1:]
+    ]
+    assert [len(one) for one in turned] == [1] * len(strict)
+    assert {key: value for one in turned for key, value in one.items()} == strict
