@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from .exits import FAILED, WRONG_USE, Command, sentences, stop
+from .options import Share
+from .process import share_cores
 
 _PATH = click.Path(path_type=Path)
 CAVEAT = "probabilities under the run's closed list of sources; no evidence by themselves"
@@ -17,7 +19,7 @@ CAVEAT = "probabilities under the run's closed list of sources; no evidence by t
 @click.version_option(package_name="bmrl")
 @click.argument("run", type=_PATH)
 @click.argument("images", type=_PATH, nargs=-1, required=True)
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Below this max softmax the source is called unknown.")
+@click.option("--threshold", type=Share(), help="Below this max softmax the source is called unknown.")
 @click.option("--heatmap", type=_PATH, metavar="DIR", help="Not in this version.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--device", help="cuda or cpu (default: cuda where there is one).")
@@ -32,6 +34,7 @@ def main(
     """Attribute face images to the sources a run was trained on. Without --threshold the run's own 95 % one is used."""
     if heatmap is not None:
         stop("error: --heatmap is not in this version", WRONG_USE)
+    share_cores()
     from ..model.training.checkpoint import RunError
     from .attribution import attribute
     from .training import WrongUseError
@@ -42,11 +45,12 @@ def main(
         click.echo(json.dumps({"note": CAVEAT, "images": answers}, indent=2))
     else:
         for answer in answers:
+            image = click.format_filename(answer["image"])  # a name may hold bytes that are no text
             if "error" in answer:
-                click.echo(f"{answer['image']}: {answer['error']}")
+                click.echo(f"{image}: {answer['error']}")
                 continue
             top = ", ".join(f"{name} {p:.3f}" for name, p in list(answer["probabilities"].items())[:3])
-            click.echo(f"{answer['image']}: {answer['attributed_to']}  ({top})")
+            click.echo(f"{image}: {answer['attributed_to']}  ({top})")
         click.echo(f"note: {CAVEAT}", err=True)
-    if any("error" in answer for answer in answers):
-        stop("error: some images could not be read", FAILED)
+    if unread := sum("error" in answer for answer in answers):
+        stop(f"error: {unread} of {len(answers)} images cannot be read", FAILED)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from ..model.attributor import Attributor
+from ..model.evaluation.evaluate import finite
 from ..model.inputs import Batch, to_device
-from ..model.training.checkpoint import read_json
-from ..model.training.run import load_attributor
+from ..model.training.checkpoint import RunError, read_json
+from ..model.training.run import Run, load_attributor
 from ..pipeline.views.edge import compute_edge
 from ..pipeline.views.errors import UnreadableImageError
-from ..pipeline.views.image import ImageParams, compute_image, read_source
+from ..pipeline.views.image import RESIZE_KERNELS, ImageParams, compute_image, read_source
 from ..pipeline.views.noise import NoiseParams, compute_noise
 from .training import choose_device
 
@@ -28,8 +29,7 @@ def attribute(
     """One record an image: its probabilities, highest first, and the attribution; or an error."""
     where = choose_device(device)
     run, model = load_attributor(run_folder, where)
-    # A run of an older version does not say how its images were made: then by the default.
-    image_params = ImageParams(**run.data.get("params", {}).get("image", {}))
+    image_params = _image_params(run, run_folder)
     limit = threshold if threshold is not None else _own_threshold(run_folder)
     answers: list[dict[str, Any]] = []
     for path in images:
@@ -40,8 +40,8 @@ def attribute(
             answers.append({"image": str(path), "error": f"cannot be read: {reason}"})
             continue
         with torch.no_grad():
-            shares = model.logits(to_device(batch, where)).double().softmax(dim=1)[0].cpu().numpy()
-        order = np.argsort(-shares)
+            shares = finite(model.logits(to_device(batch, where))).double().softmax(dim=1)[0].cpu().numpy()
+        order = np.argsort(-shares, kind="stable")  # of equal ones the first, as in the evaluation
         top = run.classes[order[0]]
         answers.append(
             {
@@ -68,5 +68,31 @@ def inference_batch(data: bytes, model: Attributor, image_params: ImageParams) -
 
 def _own_threshold(run_folder: Path) -> float:
     """The threshold that accepts 95 % of the run's seen validation images; 0 where the run had none."""
+    calibration = read_calibration(run_folder)
+    return float(calibration["threshold_95"]) if calibration else 0.0
+
+
+def read_calibration(run_folder: Path) -> dict[str, Any] | None:
+    """calibration.json; None where the run had no seen validation images. Raises RunError where it is damaged."""
     file = run_folder / "calibration.json"
-    return float(read_json(file)["threshold_95"]) if file.exists() else 0.0
+    if not file.exists():
+        return None
+    document = read_json(file)
+    threshold = document.get("threshold_95") if isinstance(document, dict) else None
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise RunError(f"{file} is damaged: threshold_95 is no number from 0 to 1")
+    return dict(document)
+
+
+def _image_params(run: Run, run_folder: Path) -> ImageParams:
+    """How the run's images were made; a run of an older version does not say it: then by the default."""
+    given = run.data.get("params", {}).get("image", {})
+    try:
+        params = ImageParams(**given)
+    except TypeError as error:
+        raise RunError(f"{run_folder / 'config.json'} cannot be used: data.params.image {error}") from error
+    if params.resize not in RESIZE_KERNELS:
+        raise RunError(
+            f"{run_folder / 'config.json'} cannot be used: data.params.image names no resize of this version"
+        )
+    return params

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from .exits import Command, sentences
+from .options import Share
 from .process import keep_freed_memory, share_cores
 
 _PATH = click.Path(path_type=Path)
@@ -21,7 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--threshold",
     "thresholds",
-    type=click.FloatRange(0, 1),
+    type=Share(),
     multiple=True,
     help="Reject below this max softmax (default: 0.7 and 0.9).",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from ..model.attributor import Attributor
 from ..model.evaluation.controls import Rows, control_tables, extract, level_controls
 from ..model.evaluation.detection import detection_table
 from ..model.evaluation.evaluate import Outputs, collect, counts, tabulate
-from ..model.evaluation.report import Sample, write_report
+from ..model.evaluation.report import Sample, render_report
 from ..model.evaluation.zero_shot import ask, centre_questions, level_answers, text_questions
-from ..model.training.checkpoint import read_json, write_json
+from ..model.training.checkpoint import RunError, write_atomic, write_json
 from ..model.training.run import Run, load_attributor
 from ..pipeline.preview import spread_rows, view_pictures
 from ..pipeline.protocols import Protocol, load_protocol
 from ..pipeline.shardset import ShardSet, ShardSetError
+from .attribution import read_calibration
 from .training import WrongUseError, check_views, choose_device
 
 BATCH = 64
@@ -40,12 +42,15 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
     """The result document, and the path of the report page; both are written into `out`."""
     device = choose_device(request.device)
     run, model = load_attributor(request.run, device)
+    calibration = read_calibration(request.run)
     check_views(model, shard_set)
-    protocol = request.protocol or (load_protocol(run.protocol) if run.protocol else None)
+    other_views = _other_views(shard_set, run, model)
+    protocol = request.protocol or _own_protocol(run)
     if protocol is not None:
         protocol = protocol.over(shard_set.document["generators"], trained=run.data["n_train"])
+        _check_parts(protocol, shard_set, run)
     parts = _parts(shard_set, run, protocol)
-    request.out.mkdir(parents=True, exist_ok=True)
+    _prepare_out(request.out, shard_set)
     outputs: dict[str, Outputs] = {}
     for part, rows in parts.items():
         loader = rows.loader(views=model.inference_views, batch_size=BATCH, shuffle=False)
@@ -72,7 +77,7 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
         "attributor": run.config.attributor,
         "preset": run.config.preset,
         "semantics": run.config.semantics,
-        "calibration": _calibration(request.run),
+        "calibration": calibration,
         "data": {
             "name": shard_set.document["name"],
             "root_digest": shard_set.root_digest,
@@ -80,12 +85,68 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
             "n_per_generator": counts(*outputs.values()),
             "n_train": run.data["n_train"],
             "missing_sources": list(parts["seen"].missing_sources),
+            "other_views": other_views,
         },
     }
-    write_json(request.out / "result.json", document)
+    page = render_report(document, metrics=_metrics(request.run), samples=_samples(shard_set))
     report = request.out / "report.html"
-    write_report(report, document, metrics=_metrics(request.run), samples=_samples(shard_set))
+    write_atomic(report, page)  # both at the end: what stops the work leaves the earlier pair
+    write_json(request.out / "result.json", document)
     return document, report
+
+
+def _own_protocol(run: Run) -> Protocol | None:
+    """The protocol that the run was trained under. Raises RunError where its file is gone or was edited."""
+    try:
+        return load_protocol(run.protocol) if run.protocol else None
+    except ValueError as error:
+        raise RunError(f"the run's own protocol cannot be used: {error}; name one with --protocol") from error
+
+
+def _other_views(shard_set: ShardSet, run: Run, model: Attributor) -> list[str]:
+    """Views that the run was trained on with other parameters than the shard set's, `image` among them as the others
+    are made from it; said aloud. Digests would differ by the codec too."""
+    trained = run.data.get("params", {})
+    read = [view for view in shard_set.views if view in ("image", *model.inference_views)]
+    other = [view for view in read if view in trained and shard_set.views[view]["params"] != trained[view]]
+    if other:
+        click.echo(
+            f"warning: views of {shard_set.root} have other parameters than those of the training: {', '.join(other)}",
+            err=True,
+        )
+    return other
+
+
+def _check_parts(protocol: Protocol, shard_set: ShardSet, run: Run) -> None:
+    """Raises WrongUseError where a source trained on would count as unseen or, real or fake, one not trained on as seen.
+
+    In attribution a class without training rows is none the less the run's own; training has said so.
+    """
+    trained = run.data["n_train"]
+    if leaked := [name for name in (*protocol.unseen, *protocol.controls) if name in trained]:
+        raise WrongUseError(
+            f"protocol {protocol.name} has {', '.join(leaked)} outside its seen sources; the run was trained on it"
+        )
+    present = shard_set.document["generators"]
+    untrained = [name for name in protocol.seen if name in present and name not in trained]
+    if untrained and protocol.task == "detection":
+        raise WrongUseError(
+            f"protocol {protocol.name} counts {', '.join(untrained)} as seen; the run was not trained on it"
+        )
+
+
+def _prepare_out(out: Path, shard_set: ShardSet) -> None:
+    """Make the folder; whatever would stop its files at the end is said before the work."""
+    if out.exists() and not out.is_dir():
+        raise WrongUseError(f"--out {out} is a file")
+    if out.resolve().is_relative_to(shard_set.root.resolve()):
+        raise WrongUseError(f"--out {out} lies in the shard set {shard_set.root}, which holds its own files alone")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise RunError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
 def _parts(shard_set: ShardSet, run: Run, protocol: Protocol | None) -> dict[str, ShardSet]:
@@ -181,14 +242,18 @@ def _is_simulated(shard_set: ShardSet, protocol: Protocol | None) -> bool:
     return bool(protocol and protocol.simulated) or any(shard_set.index["synthetic"].to_pylist())
 
 
-def _calibration(run: Path) -> dict[str, Any] | None:
-    file = run / "calibration.json"
-    return dict(read_json(file)) if file.exists() else None
-
-
 def _metrics(run: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl; a line that the trainer has not written whole (yet) is left out."""
     file = run / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    records = []
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "epoch" in record and {"step", "val_accuracy"} & set(record):
+            records.append(record)
+    return records
 
 
 def _samples(shard_set: ShardSet) -> list[Sample]:

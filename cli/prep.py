@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .exits import DROPPED, FAILED, WRONG_USE, Group, sentences, stop
+from .options import Share
 
 _PATH = click.Path(path_type=Path)
 
@@ -65,9 +66,7 @@ def protocols(root: Path | None) -> None:
     help="Side of the noise view's patch (default: 112 pixels).",
 )
 @click.option("--codec", type=click.Choice(["raw", "png"]), help="raw arrays (default) or PNG, for publishing.")
-@click.option(
-    "--max-failures", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Dropped share allowed."
-)
+@click.option("--max-failures", type=Share(), default=0.01, show_default=True, help="Dropped share allowed.")
 @click.option("--retry-failed", is_flag=True, help="Try sources that failed once more, as new shards at the end.")
 @click.option("--extend", is_flag=True, help="Take in sources that are new since the plan, as new shards at the end.")
 @click.option("--replace", multiple=True, metavar="VIEW", help="Compute this column anew under other settings.")

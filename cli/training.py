@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -89,6 +90,11 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
         raise TrainingError(f"{shard_set.root} has no training rows for these classes; build the train split")
     if world.writes:
         _say_untrained(train_rows, selected.missing_sources)
+    if kindless := sorted(set(np.array(train_rows.index["generator"])[train_rows.labels < 0].tolist())):
+        raise WrongUseError(
+            f"protocol {selected.protocol.name if selected.protocol else ''}: {', '.join(kindless)} is of unknown kind, "
+            "neither real nor fake"
+        )
     config = _with_patch_size(request, shard_set)
     run = Run(
         config=config,

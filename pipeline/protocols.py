@@ -7,6 +7,7 @@ seen source is a class) or detection (the classes are real and fake).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +167,9 @@ def _parse(document: Any, origin: str) -> Protocol:
         "controls": tuple(str(source) for source in document.get("controls") or ()),
     }
     _check_once(parts, origin)
+    published = document.get("published") or {}
+    if not isinstance(published, dict) or not all(_is_plain(size) for size in published.values()):
+        raise ValueError(f"protocol {origin}: `published` must map names to numbers or words")
     return Protocol(
         name=str(document.get("name", Path(origin).stem)),
         **parts,
@@ -174,8 +178,13 @@ def _parse(document: Any, origin: str) -> Protocol:
         task=task,
         takes_all=takes_all,
         about=" ".join(str(document.get("about", "")).split()),
-        published=dict(document.get("published") or {}),
+        published={str(what): size for what, size in published.items()},
     )
+
+
+def _is_plain(size: Any) -> bool:
+    """What JSON holds, too: no date, list or NaN."""
+    return isinstance(size, int | str) or (isinstance(size, float) and math.isfinite(size))
 
 
 def _check_once(parts: dict[str, tuple[str, ...]], origin: str) -> None:

@@ -6,6 +6,7 @@ An attributor that a thumbnail, a colour mean or the file format matches has lea
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -114,19 +115,18 @@ def extract(batches: Iterable[Batch], containers: dict[str, tuple[float, ...]]) 
     labels: list[int] = []
     generators: list[str] = []
     columns: dict[str, list[F32]] = {}
-    pool = ThreadPoolExecutor(os.cpu_count())
     for batch in batches:
         images = np.ascontiguousarray(batch["image"].permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
         labels += batch["label"].tolist()
         generators += batch["generator"]
-        computed = pool.map(_image_features, images)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            computed = list(pool.map(_image_features, images))
         for i, found in enumerate(computed):
             if "parsing" in batch:
                 found["label-map areas"] = _areas(batch["parsing"][i].numpy())
             found["native size and format"] = np.array(containers[batch["key"][i]], dtype=np.float32)
             for name, values in found.items():
                 columns.setdefault(name, []).append(values)
-    pool.shutdown()
     return Rows(
         labels=np.array(labels, dtype=np.int64),
         generators=generators,
@@ -221,9 +221,12 @@ def _leaks(rows: Rows) -> list[str]:
 
 def _fit(model: Any, values: F32, labels: npt.NDArray[Any]) -> Any:
     """A feature that is the same for every row tells nothing: the classifier then guesses the commonest class."""
-    if not values.std(axis=0).any():
+    if not np.ptp(values, axis=0).any():  # a standard deviation in float32 is not 0 where it should be
         model = DummyClassifier(strategy="most_frequent")
-    return model.fit(values, labels)
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        # Images of a source may well share their size and format; NearestCentroid's deviations, then 0, are not used.
+        warnings.filterwarnings("ignore", "self.within_class_std_dev_ has at least 1 zero", UserWarning)
+        return model.fit(values, labels)
 
 
 def _accuracy(model: Any, rows: Rows, feature: str) -> float:

@@ -15,6 +15,7 @@ import torch
 
 from ..attributor import Attributor
 from ..inputs import Batch, to_device
+from ..training.checkpoint import RunError
 from .scores import (
     SCORES,
     Floats,
@@ -53,13 +54,14 @@ class Outputs:
 
 @torch.no_grad()
 def collect(model: Attributor, batches: Iterable[Batch], device: torch.device) -> Outputs:
-    """Run the attributor over batches, float32, eval mode."""
+    """Run the attributor over batches, float32, eval mode. Raises RunError where an answer is not finite: NaN would be
+    neither accepted nor rejected."""
     model.eval()
     features, logits, labels, generators = [], [], [], []
     for batch in batches:
         found = model.embed(to_device(batch, device))
         features.append(found.double().cpu().numpy())
-        logits.append(model.classify(found).double().cpu().numpy())
+        logits.append(finite(model.classify(found)).double().cpu().numpy())
         labels.append(batch["label"].numpy())
         generators += batch["generator"]
     if not labels:
@@ -71,6 +73,15 @@ def collect(model: Attributor, batches: Iterable[Batch], device: torch.device) -
         labels=np.concatenate(labels),
         generators=generators,
     )
+
+
+def finite(logits: torch.Tensor) -> torch.Tensor:
+    """The logits as they are; raises RunError where one is not a finite number."""
+    if not logits.isfinite().all():
+        raise RunError(
+            "the attributor's answers are not finite numbers: its weights are damaged or its training diverged"
+        )
+    return logits
 
 
 def tabulate(
@@ -156,4 +167,5 @@ def _names(outputs: Outputs) -> list[str]:
 
 
 def _name(threshold: float) -> str:
-    return f"{threshold:g}"
+    short = f"{threshold:g}"
+    return short if float(short) == threshold else repr(threshold)  # 0.9999999 is not 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from ..training.checkpoint import write_atomic
 from .table import render_table, zero_shot_notes, zero_shot_rows
 
 
@@ -25,11 +24,11 @@ class Sample:
     views: dict[str, npt.NDArray[np.uint8]]  # view -> RGB (224, 224, 3)
 
 
-def write_report(path: Path, document: dict[str, Any], *, metrics: list[dict[str, Any]], samples: list[Sample]) -> None:
-    """Write the page; it loads nothing from anywhere."""
+def render_report(document: dict[str, Any], *, metrics: list[dict[str, Any]], samples: list[Sample]) -> bytes:
+    """The page; it loads nothing from anywhere."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
-    page = template.render(
+    page: str = template.render(
         document=document,
         table=render_table(document),
         zero_shot_rows=zero_shot_rows(document["zero_shot"]),
@@ -38,7 +37,7 @@ def write_report(path: Path, document: dict[str, Any], *, metrics: list[dict[str
         confusion=_figure(_plot_confusion, document["confusion"]),
         samples=[(s.generator, s.key, {name: _png(rgb) for name, rgb in s.views.items()}) for s in samples],
     )
-    write_atomic(path, page.encode())
+    return page.encode()
 
 
 def _png(rgb: npt.NDArray[np.uint8]) -> str:
@@ -53,7 +52,9 @@ def _figure(plot: Any, data: Any) -> str:
     figure = Figure(figsize=(11, 4) if plot is _plot_curves else (7.5, 6.5), layout="constrained")
     plot(figure, data)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    with warnings.catch_warnings():  # a name in a script that the font lacks shows boxes here, itself in the table
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -91,8 +92,8 @@ def _plot_confusion(figure: Any, confusion: dict[str, Any]) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     classes = confusion["classes"]
-    axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
-    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8, parse_math=False)  # $ is a $
+    axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
     axes.set(xlabel="attributed to", ylabel="true source", title="seen test images, share of each row")
     for i, row in enumerate(shares):
         for j, share in enumerate(row):

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from bmrl.model.evaluation.controls import (
+    CLASSIFIERS,
     CONTENT_FEATURES,
+    LEAK_CLASSIFIERS,
     TRACE_FEATURES,
     Rows,
+    _fit,
     blurred,
     color_means,
     control_tables,
@@ -203,3 +206,18 @@ def test_levels_that_cannot_be_asked_are_left_out() -> None:
     assert found["content"]["family"]["unseen"] is None
     assert found["content"]["family"]["seen"]["control"].endswith("1-NN"), "each row is its own neighbour"
     assert level_controls(train, train, none, {"kind": dict.fromkeys(SOURCES, "")}) == {"content": {}, "probe": {}}
+
+
+@pytest.mark.parametrize("name", LEAK_CLASSIFIERS)
+def test_a_feature_that_tells_nothing_gives_the_commonest_class(name: str) -> None:
+    """Also 0.1 in float32, whose standard deviation over 1,000 rows is 1e-6."""
+    labels = np.array([0] * 400 + [1] * 600)
+    model = _fit(CLASSIFIERS[name](), np.full((1000, 4), 0.1, dtype=np.float32), labels)
+    assert set(model.predict(np.array([[0.1] * 4, [9.0] * 4], dtype=np.float32))) == {1}
+
+
+def test_classes_that_share_their_size_and_format_are_no_warning() -> None:
+    """A source's images often have one size: within the class nothing varies (a warning would fail the test)."""
+    values = np.repeat(np.array([[224.0, 1.0], [512.0, 2.0]], dtype=np.float32), 5, axis=0)
+    model = _fit(CLASSIFIERS["nearest centre"](), values, np.repeat([0, 1], 5))
+    assert model.predict(values).tolist() == [0] * 5 + [1] * 5

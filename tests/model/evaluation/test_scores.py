@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from bmrl.model.evaluation.evaluate import Outputs, tabulate
+from bmrl.model.evaluation.evaluate import Outputs, finite, tabulate
 from bmrl.model.evaluation.scores import (
     SCORES,
     at_threshold,
@@ -20,6 +21,7 @@ from bmrl.model.evaluation.scores import (
     rejection,
     threshold_for_acceptance,
 )
+from bmrl.model.training.checkpoint import RunError
 
 
 def plain_auroc(seen: list[float], unseen: list[float]) -> float:
@@ -161,3 +163,32 @@ def test_controls_stand_beside_the_table() -> None:
     assert with_controls["lookalikes"]["jpeg"]["taken_for"] in CLASSES
     without = tabulate(seen, NONE, NONE, classes=CLASSES, thresholds=(0.7,))
     assert all(without[key] == with_controls[key] for key in without)
+
+
+def test_thresholds_keep_their_names_apart() -> None:
+    seen = outputs(30, ["a", "b", "c"] * 10, [0, 1, 2] * 10, 0)
+    thresholds = (0.0, 0.5, 0.7, 0.70000001, 0.9999999, 1.0)
+    document = tabulate(seen, NONE, NONE, classes=CLASSES, thresholds=thresholds)
+    assert list(document["thresholds"]) == ["0", "0.5", "0.7", "0.70000001", "0.9999999", "1"]
+
+
+def test_macro_f1_where_a_class_has_no_rows() -> None:
+    """It counts 0 where something is attributed to it, and is left out where nothing is (as scikit-learn has it)."""
+    labels = np.array([0, 0, 1, 1])
+    assert closed_set(np.eye(3)[[0, 0, 1, 1]], labels)["macro_f1"] == 1.0
+    assert closed_set(np.eye(3)[[0, 0, 1, 2]], labels)["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+def test_temperature_stays_within_its_bounds() -> None:
+    """Without an error the best T is 0, without a right answer it is infinite."""
+    x, right = np.eye(3)[[0, 1, 2]], np.array([0, 1, 2])
+    assert fit_temperature(x, right) == pytest.approx(0.05, rel=0.01)
+    assert fit_temperature(x, np.array([1, 2, 0])) == pytest.approx(20.0, rel=0.01)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_an_answer_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(RunError, match="not finite numbers"):
+        finite(torch.tensor([[0.0, 1.0], [value, 0.0]]))
+    x = torch.tensor([[0.0, 3e38]])
+    assert finite(x) is x
