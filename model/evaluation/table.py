@@ -20,6 +20,8 @@ def render_table(document: dict[str, Any]) -> str:
     ]
     if data["missing_sources"]:
         lines.append(f"missing sources (named by the protocol, not in the data): {', '.join(data['missing_sources'])}")
+    if data["other_views"]:
+        lines.append(f"views with other parameters than in the training: {', '.join(data['other_views'])}")
     if document["published"]:
         sizes = ", ".join(f"{what} {size}" for what, size in document["published"].items())
         here = f"{_ranges(data['n_train'])} training and {_ranges(data['n_per_generator'])} test images a source"

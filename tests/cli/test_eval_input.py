@@ -271,13 +271,14 @@ def test_an_evaluation_beside_a_training_that_runs(judge: Invoke, run: Path, sma
     document = json.loads(done.stdout)
     assert f"warning: views of {small_root} have other parameters than those of the training: image\n" in done.stderr
     assert document["data"]["other_views"] == ["image"]
-    assert "training curves" in (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/report.html").read_text()
+    assert "training curves" in page and "views with other parameters than in the training: image\n" in page
 
     odd = '<b>"O\'H" & $x_{y^'  # a folder may be called so, and becomes a source
     renamed = json.loads(json.dumps(document).replace('"real"', json.dumps(odd)))
     sample = Sample(generator=odd, key=odd, views={"image": np.zeros((224, 224, 3), np.uint8)})
     page = render_report(renamed, metrics=[], samples=[sample]).decode()
-    assert "<b>&#34;O" not in page and odd not in page
+    assert odd not in page
     assert page.count("&lt;b&gt;&#34;O&#39;H&#34; &amp; $x_{y^") >= 3
 
 

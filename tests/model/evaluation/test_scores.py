@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from bmrl.model.evaluation.evaluate import Outputs, finite, tabulate
+from bmrl.model.evaluation.evaluate import Outputs, counts, finite, tabulate
 from bmrl.model.evaluation.scores import (
     SCORES,
     at_threshold,
@@ -192,3 +193,65 @@ def test_an_answer_that_is_not_finite_is_refused(value: float) -> None:
         finite(torch.tensor([[0.0, 1.0], [value, 0.0]]))
     x = torch.tensor([[0.0, 3e38]])
     assert finite(x) is x
+
+
+def plain_centre_similarity(rows: Outputs, reference: Outputs) -> list[float]:
+    """Highest cosine to the mean feature of the reference rows attributed to one class."""
+    groups: dict[int, list[list[float]]] = {}
+    for row, answers in zip(reference.features.tolist(), reference.logits.tolist(), strict=True):
+        groups.setdefault(answers.index(max(answers)), []).append(row)
+    means = [[sum(column) / len(rows) for column in zip(*rows, strict=True)] for rows in groups.values()]
+    return [
+        max(sum(a * b for a, b in zip(row, m, strict=True)) / math.hypot(*row) / math.hypot(*m) for m in means)
+        for row in rows.features.tolist()
+    ]
+
+
+def test_every_auroc_of_the_table_by_plain_loops() -> None:
+    """Means over sources, not rows; max softmax by log odds, where softmax itself is 1.0 for most rows."""
+    seen = outputs(30, ["a", "b", "c"] * 10, [0, 1, 2] * 10, 0)
+    unseen = outputs(24, ["u"] * 20 + ["v"] * 4, [-1] * 24, 1)
+    seen, unseen = (replace(rows, logits=40 * rows.logits) for rows in (seen, unseen))
+    found = tabulate(seen, unseen, NONE, classes=CLASSES, thresholds=(0.7,))["auroc"]
+    ways = {
+        "max_softmax": lambda rows: log_odds(rows.logits).tolist(),
+        "max_logit": lambda rows: [max(row) for row in rows.logits.tolist()],
+        "energy": lambda rows: SCORES["energy"](rows.logits).tolist(),
+        "nearest_class_mean": lambda rows: plain_centre_similarity(rows, seen),
+    }
+    assert set(found) == {*ways, "per_generator"}
+    for name, way in ways.items():
+        per = {source: plain_auroc(way(seen), way(unseen.of(source))) for source in ("u", "v")}
+        assert found[name] == pytest.approx(sum(per.values()) / 2, abs=1e-12), name
+        assert found[name] != pytest.approx(plain_auroc(way(seen), way(unseen)), abs=1e-6), name
+        if name == "max_softmax":
+            assert found["per_generator"] == pytest.approx(per, abs=1e-12)
+    saturated = [
+        plain_auroc(max_softmax(seen.logits).tolist(), max_softmax(unseen.of(s).logits).tolist()) for s in "uv"
+    ]
+    assert found["max_softmax"] != pytest.approx(sum(saturated) / 2, abs=1e-6)
+
+
+def test_a_control_source_by_plain_loops() -> None:
+    seen = outputs(30, ["a", "b", "c"] * 10, [0, 1, 2] * 10, 0)
+    controls = outputs(9, ["jpeg"] * 5 + ["crop"] * 4, [-1] * 9, 3)
+    found = tabulate(seen, NONE, controls, classes=CLASSES, thresholds=(0.5, 0.7))["lookalikes"]
+    assert list(found) == ["crop", "jpeg"]
+    for name, first, last in (("jpeg", 0, 5), ("crop", 5, 9)):
+        logits = controls.logits[first:last].tolist()
+        tops = [max(plain_softmax(row)) for row in logits]
+        taken = [row.index(max(row)) for row in logits]
+        most = max(range(3), key=taken.count)
+        assert found[name] == {
+            "n": last - first,
+            "rejection": {str(t): sum(top < t for top in tops) / len(tops) for t in (0.5, 0.7)},
+            "mean_max_softmax": pytest.approx(sum(tops) / len(tops)),
+            "auroc_against_seen": plain_auroc(log_odds(seen.logits).tolist(), log_odds(np.array(logits)).tolist()),
+            "taken_for": CLASSES[most],
+            "taken_for_share": taken.count(most) / len(taken),
+        }
+
+
+def test_evaluated_rows_are_counted_by_source() -> None:
+    first, second = outputs(3, ["b", "a", "b"], [1, 0, 1], 0), outputs(2, ["u", "b"], [-1, 1], 1)
+    assert list(counts(first, second, NONE).items()) == [("a", 1), ("b", 3), ("u", 1)]
