@@ -22,6 +22,7 @@ from bmrl.model.evaluation.controls import (
     control_tables,
     extract,
     level_controls,
+    linear_probe,
     log_spectrum,
     srm_cooccurrences,
     thumbnail,
@@ -221,3 +222,36 @@ def test_classes_that_share_their_size_and_format_are_no_warning() -> None:
     values = np.repeat(np.array([[224.0, 1.0], [512.0, 2.0]], dtype=np.float32), 5, axis=0)
     model = _fit(CLASSIFIERS["nearest centre"](), values, np.repeat([0, 1], 5))
     assert model.predict(values).tolist() == [0] * 5 + [1] * 5
+
+
+def test_the_probe_s_unseen_auroc_and_the_seen_majority_by_plain_loops() -> None:
+    rng = np.random.default_rng(3)
+
+    def rows(*sources: tuple[str, int, float, int]) -> Rows:
+        """Of (name, label, shift, count); every feature is noise about the shift."""
+        noise = {name: [rng.normal(shift, 1.0, (n, 3)) for _, _, shift, n in sources] for name in TRACE_FEATURES}
+        columns = {name: np.concatenate(parts).astype(np.float32) for name, parts in noise.items()}
+        columns["colour means"] = columns["log-spectrum"]
+        return Rows(
+            labels=np.repeat([label for _, label, _, _ in sources], [n for *_, n in sources]),
+            generators=[name for name, _, _, n in sources for _ in range(n)],
+            columns=columns,
+        )
+
+    train, seen = rows(("a", 0, -1, 30), ("b", 1, 1, 10)), rows(("a", 0, -1, 6), ("b", 1, 1, 14))
+    unseen = rows(("u", -1, 0, 20), ("v", -1, 3, 5))
+    found = control_tables(train, seen, unseen, num_classes=2, seed=5)
+    assert found["majority"] == 14 / 20
+    for name in TRACE_FEATURES:
+        model = linear_probe().fit(train.columns[name], train.labels)
+        high, low = (model.predict_proba(part.columns[name]).max(axis=1).tolist() for part in (seen, unseen))
+        plain = {}
+        for source, chosen in (("u", low[:20]), ("v", low[20:])):
+            plain[source] = sum((h > x) + (h == x) / 2 for h in high for x in chosen) / (len(high) * len(chosen))
+        assert found["classical"][name]["per_generator"] == pytest.approx(plain, abs=1e-12)
+        assert found["classical"][name]["auroc"] == pytest.approx((plain["u"] + plain["v"]) / 2, abs=1e-12)
+        assert abs(plain["u"] - plain["v"]) > 0.1
+    shuffled = np.random.Generator(np.random.PCG64(5)).permutation(train.labels)
+    model = linear_probe().fit(train.columns["SRM co-occurrences"], shuffled)
+    expected = float((model.predict(seen.columns["SRM co-occurrences"]) == seen.labels).mean())
+    assert found["shuffled_labels"] == expected

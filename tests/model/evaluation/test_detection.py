@@ -36,3 +36,12 @@ def test_nothing_is_measured_without_real_rows() -> None:
     assert detection_table(outputs([("A", 1, 1.0)]), outputs([])) is None
     only = detection_table(outputs([("real", 0, 1.0)]), outputs([]))
     assert only is not None and only["seen_auc"] is None and only["sources"] == {}
+
+
+def test_equal_logits_are_called_real_as_the_first_class_is() -> None:
+    table = detection_table(outputs([("real", 0, 0.0), ("A", 1, 0.0), ("A", 1, 1.0)]), outputs([]))
+    assert table is not None and table["real_accuracy"] == 1.0
+    assert table["sources"]["A"] == {
+        "part": "seen", "n": 2, "auc": 0.75, "accuracy": 0.5, "balanced_accuracy": 0.75,
+    }  # fmt: skip
+    assert (table["unseen_auc"], table["unseen_balanced_accuracy"]) == (None, None)
