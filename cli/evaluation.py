@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -27,6 +28,7 @@ from .attribution import read_calibration
 from .training import WrongUseError, check_views, choose_device
 
 BATCH = 64
+CONTROL_ROWS = 20_000  # of training, seen and unseen rows each, at most: 19 kB of features a row, fits of minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +64,11 @@ def evaluate(shard_set: ShardSet, request: EvalRequest) -> tuple[dict[str, Any],
         classes=run.classes,
         thresholds=request.thresholds,
     )
-    control_rows = _control_rows(shard_set, run, protocol, parts)
+    control_rows, control_counts = _control_rows(shard_set, run, protocol, parts)
     document |= {
-        "controls": control_tables(*control_rows, num_classes=len(run.classes)) if control_rows else None,
+        "controls": control_tables(*control_rows, num_classes=len(run.classes)) | {"rows": control_counts}
+        if control_rows
+        else None,
         "protocol": protocol.name if protocol else None,
         "task": protocol.task if protocol else "attribution",
         "published": protocol.published if protocol else {},
@@ -212,20 +216,34 @@ def _zero_shot_controls(shard_set: ShardSet, rows: tuple[Rows, Rows, Rows] | Non
 
 def _control_rows(
     shard_set: ShardSet, run: Run, protocol: Protocol | None, parts: dict[str, ShardSet]
-) -> tuple[Rows, Rows, Rows] | None:
-    """Features for the leak controls and the classical baseline: of the run's training rows, seen and unseen test rows."""
+) -> tuple[tuple[Rows, Rows, Rows] | None, dict[str, list[int]]]:
+    """Features for the leak controls and the classical baseline: of the run's training rows, seen and unseen test rows.
+
+    Beside them, part -> [how many were used, of how many]: a large part is represented by CONTROL_ROWS of its rows.
+    """
     train = shard_set.select(split="train")
     train = train.select(protocol=protocol, part="seen") if protocol else train.select(generators=run.classes)
-    if len(set(train.labels.tolist())) < 2:
-        return None
+    whole = {"train": train, "seen": parts["seen"], "unseen": parts["unseen"]}
+    used = {name: _representatives(rows) for name, rows in whole.items()}
+    counts = {name: [len(used[name]), len(rows)] for name, rows in whole.items()}
+    if len(set(used["train"].labels.tolist())) < 2:
+        return None, counts
     containers = _containers(shard_set)
     views = [view for view in ("image", "parsing") if view in shard_set.views]
 
-    def features(rows: ShardSet, name: str) -> Rows:
-        loader = rows.loader(views=views, batch_size=BATCH, shuffle=False)
+    def features(name: str) -> Rows:
+        loader = used[name].loader(views=views, batch_size=BATCH, shuffle=False)
         return extract(tqdm(loader, desc=f"controls, {name}", unit="batches"), containers)
 
-    return features(train, "train"), features(parts["seen"], "seen"), features(parts["unseen"], "unseen")
+    return (features("train"), features("seen"), features("unseen")), counts
+
+
+def _representatives(rows: ShardSet) -> ShardSet:
+    """CONTROL_ROWS of them at most, drawn alike from all, the same ones each time."""
+    if len(rows) <= CONTROL_ROWS:
+        return rows
+    chosen = np.random.Generator(np.random.PCG64(0)).choice(len(rows), CONTROL_ROWS, replace=False)
+    return rows.take(np.sort(chosen))
 
 
 def _containers(shard_set: ShardSet) -> dict[str, tuple[float, ...]]:

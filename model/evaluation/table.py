@@ -190,6 +190,9 @@ def _control_lines(controls: dict[str, Any], accuracy: float) -> list[str]:
     for name, row in controls["classical"].items():
         auroc = "-" if row["auroc"] is None else f"{row['auroc']:.3f}"
         lines.append(f"{name:44} {_percent(row['accuracy']):>8} {auroc:>8}")
+    drawn = [f"{used} of {of} {part}" for part, (used, of) in controls["rows"].items() if used < of]
+    if drawn:
+        lines.append(f"controls and baseline: on {', '.join(drawn)} rows, drawn at random")
     return lines
 
 

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 from support import fit
 
-from bmrl.cli import attribute
+from bmrl.cli import attribute, evaluation
 from bmrl.cli import eval as evaluate
+from bmrl.model.evaluation.controls import Rows
 from bmrl.pipeline.shardset import ShardSet
 
 Invoke = Callable[..., Result]
@@ -63,6 +64,7 @@ def test_the_result_document(evaluated: tuple[dict[str, Any], Path], small_root:
     assert set(document["auroc"]["per_generator"]) == {"sim-efs-gan-vq"}
     assert 0 <= document["auroc"]["max_softmax"] <= 1
     assert document["controls"]["leaks"] and document["controls"]["best_leak"]
+    assert document["controls"]["rows"] == {"train": [21, 21], "seen": [9, 9], "unseen": [3, 3]}
     assert (document["protocol"], document["semantics"], document["attributor"]) == ("small", "sound", "bmrl")
     assert document["simulated"] is True and list(document["lookalikes"]) == ["mystery"]
     assert document["data"]["root_digest"] == ShardSet.open(small_root).root_digest
@@ -136,6 +138,30 @@ def test_without_unseen_rows_the_fields_are_null(invoke: Invoke, small_root: Pat
     assert all(at["unseen_rejection"] is None and at["per_generator"] is None for at in document["thresholds"].values())
     assert document["seen"]["n"] == 13 and len(document["confusion"]["classes"]) == 5
     assert (tmp_path / "run/eval/report.html").is_file()
+
+
+def test_of_large_parts_the_controls_see_some_rows(
+    invoke: Invoke, run: Path, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same ones each time, in no order of sources; the attributor sees all."""
+    monkeypatch.setattr("bmrl.cli.evaluation.CONTROL_ROWS", 8)
+    seen: list[list[str]] = []
+    extract = evaluation.extract
+
+    def recorded(batches: Any, containers: Any) -> Rows:
+        kept = list(batches)
+        seen.append([key for batch in kept for key in batch["key"]])
+        return extract(kept, containers)
+
+    monkeypatch.setattr("bmrl.cli.evaluation.extract", recorded)
+    for name in ("a", "b"):
+        done = invoke(evaluate.main, run, "--shards", small_root, "--json", "--device", "cpu", "--out", tmp_path / name)
+        assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["controls"]["rows"] == {"train": [8, 21], "seen": [8, 9], "unseen": [3, 3]}
+    assert document["seen"]["n"] == 9 and document["zero_shot"]["probe"]["levels"]["kind"]["seen"]["n"] == 8
+    assert [len(keys) for keys in seen] == [8, 8, 3] * 2 and seen[:3] == seen[3:]
+    assert len({key.split("/")[0] for key in seen[0]}) > 1
 
 
 def test_without_training_rows_the_controls_are_null(

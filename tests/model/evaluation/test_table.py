@@ -10,7 +10,7 @@ def test_the_distance_from_the_best_leak() -> None:
     controls = {
         "leaks": {"colour means": row}, "best_leak": {"accuracy": 0.25, "control": "colour means, logistic"},
         "classical": {"log-spectrum": {"accuracy": 0.5, "auroc": None}}, "chance": 0.1, "majority": 0.125,
-        "shuffled_labels": 0.0625,
+        "shuffled_labels": 0.0625, "rows": {"train": [7, 7], "seen": [5, 5], "unseen": [0, 0]},
     }  # fmt: skip
     lines = _control_lines(controls, 0.75)
     assert lines[1].split()[-3:] == ["10.0%", "25.0%", "20.0%"]
@@ -18,6 +18,10 @@ def test_the_distance_from_the_best_leak() -> None:
     assert lines[3] == "best leak 25.0% (colour means, logistic); the attributor is +50.0 points from it"
     assert _control_lines(controls, 0.125)[3].endswith("the attributor is -12.5 points from it")
     assert lines[-1].split() == ["log-spectrum", "50.0%", "-"]
+    controls["rows"] = {"train": [7, 70], "seen": [5, 5], "unseen": [7, 8]}
+    assert _control_lines(controls, 0.75) == [
+        *lines, "controls and baseline: on 7 of 70 train, 7 of 8 unseen rows, drawn at random",
+    ]  # fmt: skip
 
 
 def test_counts_as_a_range() -> None:
