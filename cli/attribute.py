@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
+from tqdm import tqdm
 
 from .exits import FAILED, WRONG_USE, Command, sentences, stop
 from .options import Share
@@ -39,18 +42,28 @@ def main(
     from .attribution import attribute
     from .training import WrongUseError
 
-    with sentences(failed=(RunError, OSError), wrong_use=(WrongUseError,)):
-        answers = attribute(run, images, threshold=threshold, device=device)
+    # On a terminal the answers themselves show how far it is.
+    shown = tqdm(images, desc="attributing", unit="images", delay=2, disable=not as_json and sys.stdout.isatty())
+    found, answers = attribute(run, shown, threshold=threshold, device=device), []
+    while True:
+        with sentences(failed=(RunError, OSError), wrong_use=(WrongUseError,)):
+            answer = next(found, None)
+        if answer is None:
+            break
+        answers.append(answer)
+        if not as_json:
+            click.echo(_line(answer))
     if as_json:
         click.echo(json.dumps({"note": CAVEAT, "images": answers}, indent=2))
     else:
-        for answer in answers:
-            image = click.format_filename(answer["image"])  # a name may hold bytes that are no text
-            if "error" in answer:
-                click.echo(f"{image}: {answer['error']}")
-                continue
-            top = ", ".join(f"{name} {p:.3f}" for name, p in list(answer["probabilities"].items())[:3])
-            click.echo(f"{image}: {answer['attributed_to']}  ({top})")
         click.echo(f"note: {CAVEAT}", err=True)
     if unread := sum("error" in answer for answer in answers):
         stop(f"error: {unread} of {len(answers)} images cannot be read", FAILED)
+
+
+def _line(answer: dict[str, Any]) -> str:
+    image = click.format_filename(answer["image"])  # a name may hold bytes that are no text
+    if "error" in answer:
+        return f"{image}: {answer['error']}"
+    top = ", ".join(f"{name} {p:.3f}" for name, p in list(answer["probabilities"].items())[:3])
+    return f"{image}: {answer['attributed_to']}  ({top})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +24,30 @@ UNKNOWN = "unknown source"
 
 
 def attribute(
-    run_folder: Path, images: Sequence[Path], *, threshold: float | None, device: str | None
-) -> list[dict[str, Any]]:
-    """One record an image: its probabilities, highest first, and the attribution; or an error."""
+    run_folder: Path, images: Iterable[Path], *, threshold: float | None, device: str | None
+) -> Iterator[dict[str, Any]]:
+    """One record an image, as it is found: its probabilities, highest first, and the attribution; or an error."""
     where = choose_device(device)
     run, model = load_attributor(run_folder, where)
     image_params = _image_params(run, run_folder)
     limit = threshold if threshold is not None else _own_threshold(run_folder)
-    answers: list[dict[str, Any]] = []
     for path in images:
         try:
             batch = inference_batch(path.read_bytes(), model, image_params)
         except (UnreadableImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            answers.append({"image": str(path), "error": f"cannot be read: {reason}"})
+            yield {"image": str(path), "error": f"cannot be read: {reason}"}
             continue
         with torch.no_grad():
             shares = finite(model.logits(to_device(batch, where))).double().softmax(dim=1)[0].cpu().numpy()
         order = np.argsort(-shares, kind="stable")  # of equal ones the first, as in the evaluation
         top = run.classes[order[0]]
-        answers.append(
-            {
-                "image": str(path),
-                "attributed_to": top if shares[order[0]] >= limit else UNKNOWN,
-                "threshold": limit,
-                "probabilities": {run.classes[k]: float(shares[k]) for k in order},
-            }
-        )
-    return answers
+        yield {
+            "image": str(path),
+            "attributed_to": top if shares[order[0]] >= limit else UNKNOWN,
+            "threshold": limit,
+            "probabilities": {run.classes[k]: float(shares[k]) for k in order},
+        }
 
 
 def inference_batch(data: bytes, model: Attributor, image_params: ImageParams) -> Batch:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support import fit
 
-from bmrl.cli import attribute, evaluation
+from bmrl.cli import attribute, attribution, evaluation
 from bmrl.cli import eval as evaluate
 from bmrl.model.evaluation.controls import Rows
 from bmrl.pipeline.shardset import ShardSet
@@ -276,6 +276,23 @@ def test_attribute_agrees_with_the_shards(invoke: Invoke, run: Path, small_sourc
     assert json.loads(unsure.stdout)["images"][0]["attributed_to"] == "unknown source"
     bad = invoke(attribute.main, run, tmp_path / "text.jpg", images[0], "--device", "cpu")
     assert bad.exit_code == 1 and "cannot be read: not an image file" in bad.stdout
+
+
+def test_an_interrupt_leaves_the_answers_that_were_found(
+    invoke: Invoke, run: Path, small_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = sorted((small_source / "test").rglob("*.*"))[:3]
+    read = attribution.inference_batch
+
+    def interrupted(data: bytes, *rest: Any) -> Any:
+        if data == images[2].read_bytes():
+            raise KeyboardInterrupt
+        return read(data, *rest)
+
+    monkeypatch.setattr("bmrl.cli.attribution.inference_batch", interrupted)
+    done = invoke(attribute.main, run, *images, "--device", "cpu")
+    assert done.exit_code == 130
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [str(path) for path in images[:2]]
 
 
 def test_detection_over_a_protocol(invoke: Invoke, small_root: Path, small_protocol: str, tmp_path: Path) -> None:
