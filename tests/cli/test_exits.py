@@ -10,6 +10,8 @@ import os, signal
 import click
 from bmrl.cli.exits import Command
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background shells ignore it
+
 class Late:  # deleted when Python has taken its handlers back
     def __del__(self, kill=os.kill, pid=os.getpid()):
         kill(pid, signal.SIGINT)
