@@ -45,7 +45,7 @@ def main(
     # On a terminal the answers themselves show how far it is.
     shown = tqdm(images, desc="attributing", unit="images", delay=2, disable=not as_json and sys.stdout.isatty())
     found, answers = attribute(run, shown, threshold=threshold, device=device), []
-    while True:
+    while True:  # the printing stays outside: a pipe that closes is no error of the run's
         with sentences(failed=(RunError, OSError), wrong_use=(WrongUseError,)):
             answer = next(found, None)
         if answer is None:

@@ -9,8 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from ..model.rules import check_config
 from ..model.training.checkpoint import RunError, load_weights, write_json
 from ..model.training.distributed import World, any_of, join, leave
 from ..model.training.run import Run, read_run, write_run
-from ..model.training.trainer import Step, Trainer, TrainingError
+from ..model.training.trainer import Step, Trainer, TrainingError, writing
 from ..pipeline.commit import NO_LOCKS, RootBusyError, lock_root
 from ..pipeline.device_loader import DeviceLoader
 from ..pipeline.protocols import Protocol
@@ -142,7 +142,7 @@ def _train(shard_set: ShardSet, request: TrainRequest, device: torch.device, wor
     refusal: Exception | None = None  # RUN is touched last: what cannot be trained leaves none behind
     if world.writes:
         try:
-            with _writing(request.out):
+            with writing(request.out):
                 _hold(request.out, held)
                 _prepare_folder(request.out, run, views=model.training_views, resume=request.resume)
         except (WrongUseError, TrainingError, RunError) as error:
@@ -248,17 +248,6 @@ def _prepare_folder(out: Path, run: Run, *, views: tuple[str, ...], resume: bool
     write_run(out, run, versions())
 
 
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """A full disk, or a folder that may not be written, in one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(
-            f"{error.filename or out} cannot be written: {error.strerror}; make room, then go on with --resume"
-        ) from error
-
-
 def _difference(old: Any, new: Any) -> str:
     if isinstance(old, dict):
         for section in old:
@@ -330,5 +319,5 @@ def _calibrate(model: Attributor, out: Path, validation: Iterable[dict[str, Any]
         "threshold_95_calibrated": threshold_for_acceptance(found.logits / temperature),
         "n": len(found.labels),
     }
-    with _writing(out):
+    with writing(out):
         write_json(out / "calibration.json", document)

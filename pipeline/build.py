@@ -389,7 +389,7 @@ def _own_sigterm() -> Iterator[None]:
     previous = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     try:
         yield
-        signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGTERM, handler)  # runs what is pending first, still with Ray's handler
     except SystemExit:  # what Ray's handler does
         raise KeyboardInterrupt from None
     finally:

@@ -165,9 +165,17 @@ def small_copy(small_root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def invoke() -> Iterator[Callable[..., Result]]:
+def own_signals() -> Iterator[None]:
+    """Give back the handlers that a command in this process takes over, or ignores once it is interrupted."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def invoke(own_signals: None) -> Callable[..., Result]:
     """Run a command's main in this process. An exception that a user would see as a traceback fails the test."""
-    previous = signal.getsignal(signal.SIGTERM)
 
     def run(main: Command, *arguments: Any) -> Result:
         result = CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -176,8 +184,7 @@ def invoke() -> Iterator[Callable[..., Result]]:
         assert "Traceback" not in result.output
         return result
 
-    yield run
-    signal.signal(signal.SIGTERM, previous)
+    return run
 
 
 @pytest.fixture(scope="session")

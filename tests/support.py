@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -59,6 +62,19 @@ def fit(shards: Path, out: Path, *options: Any) -> Result:
     torch.set_num_threads(1)
     arguments = ["--shards", shards, "--out", out, *TINY, *options]
     return CliRunner().invoke(train.main, [str(argument) for argument in arguments])
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A new folder on a file system of its own, by mount's options: small, read-only."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a tmpfs")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def content(root: Path) -> dict[str, bytes]:

@@ -115,18 +115,17 @@ def extract(batches: Iterable[Batch], containers: dict[str, tuple[float, ...]]) 
     labels: list[int] = []
     generators: list[str] = []
     columns: dict[str, list[F32]] = {}
-    for batch in batches:
-        images = np.ascontiguousarray(batch["image"].permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
-        labels += batch["label"].tolist()
-        generators += batch["generator"]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            computed = list(pool.map(_image_features, images))
-        for i, found in enumerate(computed):
-            if "parsing" in batch:
-                found["label-map areas"] = _areas(batch["parsing"][i].numpy())
-            found["native size and format"] = np.array(containers[batch["key"][i]], dtype=np.float32)
-            for name, values in found.items():
-                columns.setdefault(name, []).append(values)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for batch in batches:
+            images = np.ascontiguousarray(batch["image"].permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
+            labels += batch["label"].tolist()
+            generators += batch["generator"]
+            for i, found in enumerate(pool.map(_image_features, images)):
+                if "parsing" in batch:
+                    found["label-map areas"] = _areas(batch["parsing"][i].numpy())
+                found["native size and format"] = np.array(containers[batch["key"][i]], dtype=np.float32)
+                for name, values in found.items():
+                    columns.setdefault(name, []).append(values)
     return Rows(
         labels=np.array(labels, dtype=np.int64),
         generators=generators,

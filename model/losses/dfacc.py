@@ -53,9 +53,8 @@ def dfacc_terms(features: Tensor, labels: Tensor, centers: Tensor, *, margin: fl
     between = torch.linalg.vector_norm(centers.detach()[labels[first]] - centers.detach()[labels[second]], dim=1)
     related = between < margin
     pair = torch.where(related, torch.clamp(distance - margin, min=0.0), -distance)  # Eq. 7
-    inter = pair.sum() * (
-        2.0 / (batch * (batch - 1))
-    )  # Eq. 5: the mean over all pairs, not over the different ones (M5)
+    # Eq. 5: the mean over all pairs, not over the different ones (M5).
+    inter = pair.sum() * (2.0 / (batch * (batch - 1)))
     return DfaccTerms(intra, inter, related.float().mean())
 
 

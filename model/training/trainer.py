@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,6 +150,7 @@ class Trainer:
             self._stop = any_of(self._asked_to_stop, self.world, self.device)
             last = step % self._steps_per_epoch == 0
             if self._stop or (step % self.config.checkpoint_every == 0 and not last):
+                self._check_weights(step)
                 self._save(step)
             if self._stop:
                 return step
@@ -264,11 +265,13 @@ class Trainer:
                 + self._next_step()
             )
 
-    def _next_step(self) -> str:
-        kept = (
+    def _kept(self) -> str:
+        return (
             f"the checkpoint of step {self._saved_step} is whole" if self._saved_step else "there is no checkpoint yet"
         )
-        return f"{kept}; train into another --out with a smaller --set lr=... or with --set clip_norm=1"
+
+    def _next_step(self) -> str:
+        return f"{self._kept()}; train into another --out with a smaller --set lr=... or with --set clip_norm=1"
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -293,7 +296,7 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def _save(self, step: int) -> None:
-        self._check_weights(step)
+        """Of weights that were checked."""
         if self.world.writes:
             state = {"step": step, "loader": self._train.state_dict(), "best_val_nll": _json_number(self._best_nll)}
             # Within `for batch in loader` the last batch of an epoch is consumed, the loader's epoch not yet advanced.
@@ -301,20 +304,8 @@ class Trainer:
                 self._checkpoints.save(self.model, self.optimizer, self._names, state)
         self._saved_step = step
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """A full disk, or a folder that is gone, in one sentence."""
-        try:
-            yield
-        except OSError as error:
-            kept = (
-                f"the checkpoint of step {self._saved_step} is whole"
-                if self._saved_step
-                else "there is no checkpoint yet"
-            )
-            raise TrainingError(
-                f"{error.filename or self.run} cannot be written: {error.strerror}; {kept}; make room, then go on with --resume"
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.run, f"{self._kept()}; ")
 
     def _restore(self) -> int:
         state = self._checkpoints.load(self.model, self.optimizer, self._names)
@@ -330,6 +321,17 @@ class Trainer:
 
     def _request_stop(self, *_: object) -> None:
         self._asked_to_stop = True
+
+
+@contextmanager
+def writing(folder: Path, kept: str = "") -> Iterator[None]:
+    """A full disk, or a folder that may not be written or is gone, in one sentence. Raises TrainingError."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or folder} cannot be written: {error.strerror}; {kept}make room, then go on with --resume"
+        ) from error
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
@@ -353,4 +355,4 @@ def _json_number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-__all__ = ["Step", "Trainer", "TrainingError", "learning_rate", "make_optimizer"]
+__all__ = ["Step", "Trainer", "TrainingError", "learning_rate", "make_optimizer", "writing"]

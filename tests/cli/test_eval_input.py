@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
-from support import fit
+from support import fit, mounted
 
 from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
@@ -188,18 +187,11 @@ def test_out_in_the_shard_set_would_damage_it(judge: Invoke, run: Path, small_co
 
 
 def test_out_that_may_not_be_written_is_said_before_the_work(judge: Invoke, run: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a tmpfs")
-    try:
+    with mounted(tmp_path / "disk", "ro") as disk:
         for out in (disk, disk / "new"):
             done = judge(run, "--out", out)
             assert done.exit_code == 1
             assert done.stderr == f"error: --out {out} cannot be written: Read-only file system\n"
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_protocol_that_contradicts_the_training(judge: Invoke, small_root: Path, tmp_path: Path) -> None:

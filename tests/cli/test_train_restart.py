@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -288,14 +287,6 @@ def test_without_locks_a_run_is_trained_with_a_warning(
     warning = f"warning: {run} is on a file system without locks; nothing keeps a second process from writing there"
     assert result.stderr.splitlines().count(warning) == 1
     assert (run / "best.safetensors").is_file() and not list(run.rglob(".tmp-*"))
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("own_signals")

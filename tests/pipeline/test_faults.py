@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -22,7 +21,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from support import content, run_command
+from support import content, mounted, run_command
 
 from bmrl.cli.prep import main
 from bmrl.pipeline.commit import AtomicFile, RootBusyError, lock_root
@@ -84,25 +83,11 @@ def _error(stderr: str) -> str:
     return lines[0]
 
 
-@contextmanager
-def _small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("this user may not mount a tmpfs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.slow
 def test_a_disk_that_fills_up_during_the_build(
     small_source: Path, small_root: Path, paused: Any, tmp_path: Path
 ) -> None:
-    with _small_disk(tmp_path / "disk", 64) as disk:
+    with mounted(tmp_path / "disk", "size=64m") as disk:
         process, go_on = paused(disk / "out", "plan-written:plan.json")
         (disk / "other.bin").write_bytes(bytes(62 * 2**20))  # somebody else's
         go_on()
@@ -117,7 +102,7 @@ def test_a_disk_that_fills_up_during_the_build(
 
 @pytest.mark.slow
 def test_a_disk_that_becomes_read_only(small_source: Path, small_root: Path, paused: Any, tmp_path: Path) -> None:
-    with _small_disk(tmp_path / "disk", 64) as disk:
+    with mounted(tmp_path / "disk", "size=64m") as disk:
         out = disk / "out"
         process, go_on = paused(out, "after-rename:image/000001.tar")
         # A read-only remount is refused while files are open for writing; a read-only bind mount over it is not.
@@ -312,6 +297,7 @@ def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
         assert str(os.getpid()) in (tmp_path / ".log/lock").read_text()
 
 
+@pytest.mark.usefixtures("own_signals")
 @pytest.mark.parametrize("swallowed", [True, False])
 def test_a_sigterm_while_ray_starts_reaches_our_handler(
     swallowed: bool, small_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -332,12 +318,7 @@ def test_a_sigterm_while_ray_starts_reaches_our_handler(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr("ray.init", init)
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    try:
-        result = CliRunner().invoke(main, _build_arguments(small_source, tmp_path / "out"))
-    finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
+    result = CliRunner().invoke(main, _build_arguments(small_source, tmp_path / "out"))
     assert len(lost) == swallowed
     assert result.exit_code == 130, result.output
     assert result.stderr.splitlines()[-1] == "interrupted: what is committed stays, the same command goes on"

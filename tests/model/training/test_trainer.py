@@ -93,19 +93,25 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert (run / "best.safetensors").read_bytes() == (whole / "best.safetensors").read_bytes()
 
 
-def test_a_signal_while_the_processes_agree_is_kept(
-    make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After one has said that it goes on, before it knows of the others: it stops one step later."""
+def signal_while_they_agree(number: int, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """A SIGTERM comes during that agreement; what this process said in each."""
     said: list[bool] = []
 
     def agree(flag: bool, *_: Any) -> bool:
         said.append(flag)
-        if len(said) == 2:
+        if len(said) == number:
             os.kill(os.getpid(), signal.SIGTERM)
         return flag
 
     monkeypatch.setattr("bmrl.model.training.trainer.any_of", agree)
+    return said
+
+
+def test_a_signal_while_the_processes_agree_is_kept(
+    make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one has said that it goes on, before it knows of the others: it stops one step later."""
+    said = signal_while_they_agree(2, monkeypatch)
     assert not make(tmp_path).fit(resume=False, on_step=ignore, on_epoch=ignore)
     assert said == [False, False, True]
     assert [line["step"] for line in steps(tmp_path)] == [1, 2, 3]
@@ -114,17 +120,9 @@ def test_a_signal_while_the_processes_agree_is_kept(
 def test_a_signal_after_the_last_agreement_is_kept(
     make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[bool] = []
-
-    def agree(flag: bool, *_: Any) -> bool:
-        calls.append(flag)
-        if len(calls) == 6:  # five steps and the validation
-            os.kill(os.getpid(), signal.SIGTERM)
-        return flag
-
-    monkeypatch.setattr("bmrl.model.training.trainer.any_of", agree)
+    said = signal_while_they_agree(6, monkeypatch)  # five steps and the validation
     assert not make(tmp_path, epochs=1).fit(resume=False, on_step=ignore, on_epoch=ignore)
-    assert calls == [False] * 6
+    assert said == [False] * 6
     assert make(tmp_path, epochs=1).fit(resume=True, on_step=ignore, on_epoch=ignore)
 
 
