@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -72,8 +74,21 @@ def raise_if_interrupted() -> None:
 
 
 _interrupted = threading.Event()
+# A library that is left half imported fails in its own exit hooks (Ray's shutdown does), and Python can only print what is
+# raised in logging's hooks around a fork.
+_UNTIMELY = {"<frozen importlib._bootstrap>", logging.__file__}
 
 
-def _interrupt(*_: object) -> NoReturn:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """KeyboardInterrupt, put off while Python is at one of `_UNTIMELY`."""
     _interrupted.set()
+    while frame is not None:
+        if frame.f_code.co_filename in _UNTIMELY:
+            main = threading.main_thread().ident
+            assert main is not None
+            again = threading.Timer(0.02, signal.pthread_kill, (main, number))
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt
