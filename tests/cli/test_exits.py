@@ -37,6 +37,7 @@ def test_a_second_signal_changes_nothing() -> None:
     assert done.returncode == 130, done.stderr
     assert done.stderr == "interrupted: what is committed stays, the same command goes on\n"
 
+
 SIGNAL_WHILE_A_LIBRARY_IS_IMPORTED = """
 import os, signal, sys, time
 import click
@@ -100,7 +101,9 @@ main()
 
 def test_a_signal_at_a_fork_is_not_lost() -> None:
     """logging's hook after a fork is where an exception can only be printed."""
-    done = subprocess.run([sys.executable, "-c", SIGNAL_AT_A_FORK], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNAL_AT_A_FORK], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 130, done.stderr
     assert done.stdout == ""
     assert done.stderr == "interrupted: what is committed stays, the same command goes on\n"
