@@ -6,10 +6,12 @@ import errno
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +92,20 @@ def together(
     shards: Path, run: Path, *options: str, before: str = "", others: Path | None = None
 ) -> list[subprocess.Popen[str]]:
     """What torchrun does, for two processes; `others`: the run that the second one sees, where it sees another."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
         start(shards, folder, *options, before=before, RANK=str(rank), LOCAL_RANK=str(rank), **world)
         for rank, folder in enumerate((run, others or run))
     ]
+
+
+def free_port() -> int:
+    """Under the ports that a system hands out by itself, else somebody may be given it before it is used."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def codes(processes: list[subprocess.Popen[str]]) -> list[int]:
