@@ -115,10 +115,10 @@ def _build_locked(
     on_message: Callable[[str], None],
     start: float,
 ) -> BuildReport:
-    remove_temporaries(options.out)
     intake = resolve(options)
     if options.overwrite:  # once it is known that there is something to put in its place
         clear(options.out)
+    remove_temporaries(options.out)  # not in a folder that `resolve` refuses: there they are somebody else's
     for warning in intake.walk.warnings:
         on_message(f"warning: {warning}")
     for reason, count in sorted(intake.walk.unused.items()):

@@ -123,10 +123,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporaries(root: Path) -> None:
-    """Delete what killed writers left behind; called under the lock, before any work starts."""
+    """Delete what killed writers left behind in a ROOT; called under the lock."""
     for folder in (root, *(path for path in root.iterdir() if path.is_dir())):
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            path.unlink(missing_ok=True)
+            if not path.is_dir():  # no writer makes one
+                path.unlink(missing_ok=True)
 
 
 class RootBusyError(RuntimeError):

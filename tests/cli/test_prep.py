@@ -75,6 +75,17 @@ def test_a_refused_overwrite_destroys_nothing(
     assert content(small_copy) == before
 
 
+def test_a_refused_folder_is_left_as_it_is(invoke: Invoke, small_source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    (out / "drafts").mkdir(parents=True)
+    for name in ("thesis.txt", ".tmp-thesis.txt", "drafts/.tmp-1"):
+        (out / name).write_text(name)
+    before = content(out)
+    result = build(invoke, small_source, out)
+    assert result.exit_code == 2 and "is not empty and holds no shard set" in result.stderr
+    assert content(out) == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
