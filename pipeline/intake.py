@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .columns import VIEWS, ViewPlan, plan_edge, plan_image, plan_noise, plan_text
+from .commit import TEMPORARY_PREFIX
 from .exclude import exclude_rows
 from .finalise import still_failing
 from .parsing_plan import ParserChoice, plan_parsing_view
@@ -29,7 +30,7 @@ from .plan import (
 from .sources import DATASETS, SourceError, SourceRow, Walk
 from .sources.duplicates import Source, check_copies, read_accepted
 from .sources.rows import SPLITS, check_root
-from .tars import read_sidecar
+from .tars import COLUMN_FILE, read_sidecar
 from .taxonomy import Taxonomy
 from .views.image import RESIZE_KERNELS, ImageParams
 from .views.noise import NoiseParams
@@ -244,7 +245,9 @@ def _retry_failed(plan: Plan, walk: Walk, root: Path) -> Plan:
 
 
 def _check_empty(out: Path) -> None:
-    if out.is_dir() and any(entry.name != ".log" and not entry.name.startswith(".tmp-") for entry in out.iterdir()):
+    if out.is_dir() and any(
+        entry.name != ".log" and not entry.name.startswith(TEMPORARY_PREFIX) for entry in out.iterdir()
+    ):
         if {entry.name for entry in out.iterdir()} <= {".log", "plan.parquet"}:
             return  # killed between plan.parquet and plan.json
         raise PlanError(f"--out {out} is not empty and holds no shard set; give another folder, or --overwrite")
@@ -264,7 +267,17 @@ def clear(out: Path) -> None:
         "dataset.json",
         ".log",
     }
-    foreign = sorted(e.name for e in out.iterdir() if e.name not in ours and not e.name.startswith(".tmp-"))
+    entries = [entry for entry in out.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)]
+    foreign = sorted(
+        [entry.name for entry in entries if entry.name not in ours]
+        + [
+            f"{folder.name}/{entry.name}"
+            for folder in entries
+            if folder.name in VIEWS and folder.is_dir()
+            for entry in folder.iterdir()
+            if not entry.name.startswith(TEMPORARY_PREFIX) and not COLUMN_FILE.fullmatch(f"{folder.name}/{entry.name}")
+        ]
+    )
     if foreign:
         raise PlanError(f"--overwrite would delete {foreign[0]!r} in {out}, which no build wrote; remove it by hand")
     for name in ("dataset.json", "plan.json"):  # first what makes it a shard set

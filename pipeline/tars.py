@@ -16,10 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .columns import VIEWS
 from .commit import AtomicFile, Written, checkpoint, write_json
 
 HEADER_BYTES = 512  # ustar header before each member; no PAX header ever
 KEY_PATTERN = re.compile(r"[a-z0-9_-]{1,90}")  # with its suffix it fits the 100 bytes of a ustar name
+COLUMN_FILE = re.compile(rf"({'|'.join(VIEWS)})/\d{{6,}}\.(tar|json)")  # below ROOT
 
 Sidecar = dict[str, Any]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from .columns import VIEWS, ViewPlan
+from .columns import ViewPlan
 from .commit import TEMPORARY_PREFIX
 from .parsers.weights import file_sha256
 from .plan import PlanError, read_plan
 from .sums import read_sums
-from .tars import KEY_PATTERN, Sidecar, read_members, read_sidecar
+from .tars import COLUMN_FILE, KEY_PATTERN, Sidecar, read_members, read_sidecar
 from .views import edge, image, noise, text
 
 NUM_REDERIVED = 32  # samples
 TABLES = ("plan.json", "plan.parquet", "index.parquet", "failures.parquet", "dataset.json")
-_COLUMN_FILE = re.compile(rf"({'|'.join(VIEWS)})/\d{{6,}}\.(tar|json)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def _check_file_set(root: Path, sums: dict[str, str]) -> list[Damage]:
 
 def _check_names(sums: dict[str, str]) -> list[Damage]:
     """What can be said without a plan: SHA256SUMS must list the tables and no name that no shard set has."""
-    strange = [name for name in sums if name not in TABLES and not _COLUMN_FILE.fullmatch(name)]
+    strange = [name for name in sums if name not in TABLES and not COLUMN_FILE.fullmatch(name)]
     absent = [name for name in TABLES if name not in sums]
     return [Damage("SHA256SUMS", f"lists {name}, which no shard set has") for name in strange] + [
         Damage("SHA256SUMS", f"does not list {name}") for name in absent

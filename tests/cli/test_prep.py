@@ -86,6 +86,18 @@ def test_a_refused_folder_is_left_as_it_is(invoke: Invoke, small_source: Path, t
     assert content(out) == before
 
 
+def test_an_overwrite_deletes_nothing_but_a_builds_files(invoke: Invoke, small_source: Path, tmp_path: Path) -> None:
+    """image, edge, noise, parsing and text are names that a folder of photographs has, too."""
+    out = tmp_path / "mine"
+    (out / "image").mkdir(parents=True)
+    for name in ("image/000000.tar", "image/holiday.jpg"):
+        (out / name).write_text(name)
+    before = content(out)
+    result = build(invoke, small_source, out, "--overwrite")
+    assert result.exit_code == 2 and "--overwrite would delete 'image/holiday.jpg'" in result.stderr
+    assert content(out) == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
