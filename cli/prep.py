@@ -174,7 +174,10 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
     for damage in damages:
         click.echo(f"{damage.path}: {damage.problem}")
     if damages:
-        stop(f"{root}: {len(damages)} damaged, missing or extra files", FAILED)
+        stop(
+            f"{root}: {len(damages)} damaged, missing or extra files; take them away (but for plan.*) and run the same build again",
+            FAILED,
+        )
     checked = "sizes, file set and the hashes of the small files"
     if deep:
         checked = "every hash, and a random sample of edge, noise and text computed again" + (

@@ -29,7 +29,7 @@ import numpy as np
 
 from .columns import ARRAYS, ViewPlan
 from .commit import NO_LOCKS, RootBusyError, lock_root, remove_temporaries
-from .finalise import Finished, begin_changes, finalise
+from .finalise import Finished, begin_changes, finalise, is_finished
 from .intake import BuildOptions, Intake, clear, resolve
 from .parsing_plan import TASK_BATCH, ParserChoice
 from .plan import Plan, write_plan
@@ -129,12 +129,10 @@ def _build_locked(
     rows_per_shard = plan.shard_sizes()
     check_space(options.out, plan, {shard: rows_per_shard[shard] for shard in missing}, missing)
     report = BuildReport(finished=Finished(num_samples=0, num_dropped=0, num_bytes=0), num_planned=plan.rows.num_rows)
-    complete = (options.out / "dataset.json").exists() and (options.out / "SHA256SUMS").exists()
-    if intake.is_new or missing:
+    complete = not (intake.is_new or missing) and is_finished(options.out, plan)
+    if not complete:
         begin_changes(options.out)
-        complete = False
-    if intake.is_new:
-        write_plan(options.out, plan)
+        write_plan(options.out, plan)  # on resume the same bytes again, in place of ones that were damaged or edited
     if missing:
         _run_tasks(options.out, intake, missing, run, on_progress, on_message, report)
     remove_temporaries(options.out)  # of workers that a killed driver left running

@@ -17,7 +17,7 @@ import pyarrow as pa
 from .columns import ViewPlan
 from .commit import canonical_json, checkpoint, write_bytes, write_parquet
 from .plan import SCHEMA_VERSION, Plan, ordered
-from .sums import write_sums
+from .sums import read_sums, write_sums
 from .tars import Sidecar, read_sidecar
 from .views import text
 
@@ -58,6 +58,7 @@ FAILURES_SCHEMA = pa.schema(
 _FACTS = ("source_sha256", "source_bytes", "source_width", "source_height", "source_format", "source_quality")
 _PATCH = ("patch_row", "patch_col", "patch_scores")
 _PLANNED = ("split", "generator", "kind", "family", "group", "synthetic", "licence", "source_path")
+TABLES = ("plan.json", "plan.parquet", "index.parquet", "failures.parquet", "dataset.json")
 UNFINISHED = ("dataset.json", "SHA256SUMS")  # removed before a build changes anything
 
 
@@ -83,8 +84,9 @@ def finalise(root: Path, plan: Plan) -> Finished:
     num_dropped = len(_last_attempts(plan, gathered.drops))
     document = canonical_json(_dataset_document(plan, gathered, num_dropped)) + b"\n"
     sums = gathered.sums | {"dataset.json": hashlib.sha256(document).hexdigest()}
-    for name in ("plan.json", "plan.parquet", "index.parquet", "failures.parquet"):
-        sums[name] = _sha256(root / name)
+    for name in TABLES:
+        if name != "dataset.json":
+            sums[name] = _sha256(root / name)
     write_sums(root, sums)
     checkpoint("after-sums", root / "SHA256SUMS")
     write_bytes(root / "dataset.json", document)
@@ -93,6 +95,19 @@ def finalise(root: Path, plan: Plan) -> Finished:
         num_dropped=num_dropped,
         num_bytes=sum(sum(shard["bytes"].values()) for shard in gathered.shards),
     )
+
+
+def is_finished(root: Path, plan: Plan) -> bool:
+    """Whether what `finalise` writes is there, undamaged, and names every column file of the plan."""
+    try:
+        sums = read_sums(root)
+        if any(_sha256(root / name) != sums.pop(name) for name in TABLES):
+            return False
+    except (OSError, ValueError, KeyError):
+        return False
+    return {name for name in sums if name.endswith(".json")} == {
+        f"{view}/{shard}.json" for view in plan.views for shard in plan.shards
+    }
 
 
 def begin_changes(root: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .columns import ViewPlan
 from .commit import TEMPORARY_PREFIX
+from .finalise import TABLES
 from .parsers.weights import file_sha256
 from .plan import PlanError, read_plan
 from .sums import read_sums
@@ -20,7 +21,6 @@ from .tars import COLUMN_FILE, KEY_PATTERN, Sidecar, read_members, read_sidecar
 from .views import edge, image, noise, text
 
 NUM_REDERIVED = 32  # samples
-TABLES = ("plan.json", "plan.parquet", "index.parquet", "failures.parquet", "dataset.json")
 
 
 @dataclass(frozen=True)

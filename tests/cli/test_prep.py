@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import support
 from click.testing import Result
 from PIL import Image
 
@@ -61,6 +62,28 @@ def test_a_complete_set_is_left_alone(invoke: Invoke, small_source: Path, small_
     result = build(invoke, small_source, small_copy)
     assert result.exit_code == 0 and "0 columns of shards written" in result.stdout
     assert content(small_copy) == before
+
+
+@pytest.mark.parametrize("name", ["plan.parquet", "index.parquet", "failures.parquet", "dataset.json", "SHA256SUMS"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
+def test_a_build_writes_damaged_tables_again(
+    name: str, damage: str, invoke: Invoke, small_source: Path, small_root: Path, small_copy: Path
+) -> None:
+    file = small_copy / name
+    data = bytearray(file.read_bytes())
+    data[data.index(b"index.parquet") - 3 if name == "SHA256SUMS" else len(data) // 3] ^= 1
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(data if damage == "flipped" else data[:-1])
+    result = build(invoke, small_source, small_copy)
+    if name == "plan.parquet":  # which sample stands where is in no other file
+        assert result.exit_code == 2 and "restore" in result.stderr
+        file.write_bytes((small_root / name).read_bytes())
+    else:
+        assert result.exit_code == 0 and "0 columns of shards written" in result.stdout
+    assert invoke(main, "verify", small_copy).exit_code == 0
+    assert support.content(small_copy) == support.content(small_root)
 
 
 @pytest.mark.parametrize(
