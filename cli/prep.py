@@ -175,7 +175,8 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
         click.echo(f"{damage.path}: {damage.problem}")
     if damages:
         stop(
-            f"{root}: {len(damages)} damaged, missing or extra files; take them away (but for plan.*) and run the same build again",
+            f"{root}: {len(damages)} damaged, missing or extra files; take them away (but for plan.*) and run the same build "
+            "again",
             FAILED,
         )
     checked = "sizes, file set and the hashes of the small files"
@@ -239,8 +240,9 @@ def export(root: Path, views: str | None, reader: str | None, out: Path) -> None
     from ..pipeline.export import ExportError, export_tars
     from ..pipeline.open_clip import export_open_clip
     from ..pipeline.shardset import ShardSet, ShardSetError
+    from ..pipeline.tars import DamagedShardError
 
-    with sentences(failed=(ShardSetError, OSError), wrong_use=(ExportError,)):
+    with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(ExportError,)):
         if (views is None) == (reader is None):
             raise ExportError("give either --views or --for")
         if reader is not None:

@@ -10,34 +10,45 @@ import webdataset as wds
 from .commit import AtomicFile
 from .plan import ordered
 from .shardset import ShardSet
-from .tars import read_members, read_sidecar
+from .tars import DamagedShardError, Sidecar, read_members, read_sidecar
 
 
 class ExportError(ValueError):
     """A view the shard set lacks, or a folder that is in use (exit code 2)."""
 
 
+def read_sidecars(shard_set: ShardSet, views: Sequence[str], shard: str) -> list[Sidecar]:
+    """The sidecars of one shard's columns, which hold the same samples. Raises DamagedShardError."""
+    found = [read_sidecar(shard_set.root, view, shard) for view in views]
+    sidecars = [sidecar for sidecar in found if sidecar is not None]
+    if len(sidecars) < len(views) or any(sidecar["keys"] != sidecars[0]["keys"] for sidecar in sidecars):
+        raise DamagedShardError(f"{shard_set.root}: shard {shard} is damaged; run `bmrl-prep verify`")
+    return sidecars
+
+
 def export_tars(shard_set: ShardSet, views: Sequence[str], out: Path) -> int:
-    """Write OUT/<shard>.tar with the members of `views`, samples in shard order; returns the number of tars."""
+    """Write OUT/<shard>.tar with the members of `views`, samples in shard order; returns the number of tars.
+
+    Raises ExportError, and DamagedShardError for a tar that is not what its sidecar says.
+    """
     for view in views:
         if view not in shard_set.views:
             known = ", ".join(sorted(shard_set.views))
             raise ExportError(f"{shard_set.root} has no view {view!r}; it has {known}")
     if not views:
         raise ExportError("--views names no view")
-    if out.exists() and any(out.iterdir()):
-        raise ExportError(f"--out {out} is not empty")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"--out {out} is not an empty folder")
     out.mkdir(parents=True, exist_ok=True)
     count = 0
     for shard in shard_set.shard_names:
-        sidecars = {view: read_sidecar(shard_set.root, view, shard) for view in ordered(views)}
-        keys = next(iter(sidecars.values()))["keys"]  # type: ignore[index]
+        sidecars = read_sidecars(shard_set, ordered(views), shard)
+        keys = sidecars[0]["keys"]
         if not keys:
             continue
         members = {
             suffix: read_members(shard_set.root, sidecar, suffix)
-            for sidecar in sidecars.values()
-            if sidecar is not None
+            for sidecar in sidecars
             for suffix in sidecar["members"]
         }
         with AtomicFile(out / f"{shard}.tar") as file:

@@ -18,7 +18,7 @@ from .columns import ViewPlan
 from .commit import canonical_json, checkpoint, write_bytes, write_parquet
 from .plan import SCHEMA_VERSION, Plan, ordered
 from .sums import read_sums, write_sums
-from .tars import Sidecar, read_sidecar
+from .tars import Sidecar, check_planned, read_sidecar
 from .views import text
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
@@ -176,6 +176,7 @@ def _gather(root: Path, plan: Plan) -> _Gathered:
 def _index_rows(planned: pa.Table, image: Sidecar, noise: Sidecar | None) -> pa.Table:
     """One shard's rows of the index: what was planned, joined by key with the facts that image and noise recorded."""
     position = {key: i for i, key in enumerate(planned["key"].to_pylist())}
+    check_planned(image, position)
     kept = planned.take(pa.array([position[key] for key in image["keys"]], pa.int64()))
     patches = noise["rows"] if noise else [dict.fromkeys(_PATCH)] * image["num_samples"]
     columns: dict[str, list[Any]] = {name: kept[name].to_pylist() for name in (*_PLANNED, "key", "shard")}

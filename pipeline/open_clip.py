@@ -8,9 +8,9 @@ from pathlib import Path
 import webdataset as wds
 
 from .commit import AtomicFile, write_json
-from .export import ExportError
+from .export import ExportError, read_sidecars
 from .shardset import ShardSet
-from .tars import read_members, read_sidecar
+from .tars import read_members
 from .views.codec import encode_png
 
 
@@ -31,9 +31,7 @@ def export_open_clip(shard_set: ShardSet, out: Path) -> int:
     for shard in shard_set.document["shards"]:
         if shard["num_samples"] == 0:
             continue
-        image, text = (read_sidecar(shard_set.root, view, shard["name"]) for view in ("image", "text"))
-        if image is None or text is None or image["keys"] != text["keys"]:
-            raise ExportError(f"{shard_set.root}: shard {shard['name']} is damaged; run `bmrl-prep verify`")
+        image, text = read_sidecars(shard_set, ("image", "text"), shard["name"])
         split, name = shard["split"], f"{numbers[shard['split']]:06d}.tar"
         (out / split).mkdir(parents=True, exist_ok=True)
         with AtomicFile(out / split / name) as file:

@@ -17,7 +17,7 @@ import torch
 import xxhash
 
 from .columns import ViewPlan
-from .tars import HEADER_BYTES, Sidecar
+from .tars import HEADER_BYTES, DamagedShardError, Sidecar
 from .views.codec import npy_header
 
 CHECKS = ("never", "first", "always")
@@ -25,10 +25,6 @@ _checked: set[tuple[str, str]] = set()  # (tar path, xxh3) of every shard this p
 _checked_lock = threading.Lock()
 
 Bytes = npt.NDArray[np.uint8]
-
-
-class DamagedShardError(RuntimeError):
-    """A column's file is not what its sidecar or the index says; the text names file and sample."""
 
 
 class ColumnReader:
@@ -179,3 +175,6 @@ def _checked_sidecar(path: Path, plan: ViewPlan, sha256: str) -> Sidecar:
     if sidecar["digest"] != plan.digest:
         raise DamagedShardError(f"{path} is of another build (digest {sidecar['digest'][:12]})")
     return sidecar
+
+
+__all__ = ["CHECKS", "ColumnReader", "DamagedShardError"]

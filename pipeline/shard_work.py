@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from .columns import ViewPlan
 from .commit import TEMPORARY_PREFIX, checkpoint
-from .tars import ColumnWriter, Sidecar, is_done, read_members, read_sidecar
+from .tars import ColumnWriter, Sidecar, check_planned, is_done, read_members, read_sidecar
 from .views import edge, image, noise, text
 from .views.errors import UnreadableImageError
 
@@ -238,6 +238,7 @@ def _kept_rows(task: ShardTask) -> tuple[list[Row], list[Row]]:
         raise RuntimeError(f"image/{task.shard} is not committed: every other view follows the rows that image kept")
     assert sidecar is not None
     by_key = {row["key"]: row for row in task.rows}
+    check_planned(sidecar, by_key)
     return [by_key[key] for key in sidecar["keys"]], sidecar["rows"]
 
 

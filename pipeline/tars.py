@@ -11,10 +11,12 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import xxhash
 
 from .columns import VIEWS
 from .commit import AtomicFile, Written, checkpoint, write_json
@@ -24,6 +26,13 @@ KEY_PATTERN = re.compile(r"[a-z0-9_-]{1,90}")  # with its suffix it fits the 100
 COLUMN_FILE = re.compile(rf"({'|'.join(VIEWS)})/\d{{6,}}\.(tar|json)")  # below ROOT
 
 Sidecar = dict[str, Any]
+_FIELDS = {
+    "view", "shard", "digest", "num_samples", "bytes", "sha256", "xxh3_128", "keys", "keys_sha256", "members", "rows", "drops"
+}  # fmt: skip
+
+
+class DamagedShardError(RuntimeError):
+    """A column's file is not what its sidecar or the index says; the text names file and sample."""
 
 
 class ColumnWriter:
@@ -98,12 +107,18 @@ def keys_sha256(keys: Iterable[str]) -> str:
 
 
 def read_sidecar(root: Path, view: str, shard: str) -> Sidecar | None:
-    """The sidecar, or None where it is absent or torn (its unit of work is then done again)."""
+    """The sidecar, or None where it is absent, torn or another one's (its unit of work is then done again)."""
     try:
         document = json.loads((root / view / f"{shard}.json").read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return document if isinstance(document, dict) and "digest" in document else None
+    if (
+        not isinstance(document, dict)
+        or set(document) != _FIELDS
+        or (document["view"], document["shard"]) != (view, shard)
+    ):
+        return None
+    return document
 
 
 def is_done(root: Path, sidecar: Sidecar | None, digest: str) -> bool:
@@ -116,11 +131,20 @@ def is_done(root: Path, sidecar: Sidecar | None, digest: str) -> bool:
     return tar.is_file() and tar.stat().st_size == sidecar["bytes"]
 
 
+def check_planned(sidecar: Sidecar, planned: Collection[str]) -> None:
+    """Raises ValueError where a sidecar holds other samples than the plan has in that shard."""
+    if not set(sidecar["keys"]) <= set(planned):
+        raise ValueError(
+            f"{sidecar['view']}/{sidecar['shard']}.json is of another plan; remove it, and run the same build again"
+        )
+
+
 def read_members(root: Path, sidecar: Sidecar, suffix: str) -> list[bytes]:
-    """All members of one suffix in row order, read by the sidecar's offsets."""
-    out = []
-    with (root / sidecar["view"] / f"{sidecar['shard']}.tar").open("rb") as file:
-        for offset, size in sidecar["members"].get(suffix, []):
-            file.seek(offset)
-            out.append(file.read(size))
-    return out
+    """All members of one suffix in row order, read by the sidecar's offsets. Raises DamagedShardError, OSError."""
+    if sidecar["num_samples"] == 0:  # there is no tar
+        return []
+    path = root / sidecar["view"] / f"{sidecar['shard']}.tar"
+    data = path.read_bytes()
+    if xxhash.xxh3_128_hexdigest(data) != sidecar["xxh3_128"]:
+        raise DamagedShardError(f"{path} is damaged: its xxh3 is not its sidecar's; run `bmrl-prep verify --deep`")
+    return [data[offset : offset + size] for offset, size in sidecar["members"].get(suffix, [])]

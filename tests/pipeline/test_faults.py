@@ -255,6 +255,42 @@ def test_a_worker_that_dies_again_and_again_is_laid_to_a_file(small_source: Path
     assert again.returncode == 0, again.stderr
 
 
+def test_a_sidecar_of_another_shard_is_done_again(small_options: Options, small_copy: Path, build_here: Build) -> None:
+    before = content(small_copy)
+    for view in ("image", "edge"):
+        shutil.copy(small_copy / view / "000001.json", small_copy / view / "000000.json")
+    assert content(build_here(small_options(small_copy))) == before
+
+
+def test_a_column_of_another_plan_is_named(small_options: Options, build_here: Build, tmp_path: Path) -> None:
+    options = {"views": ("image", "edge"), "parser": None}
+    out = build_here(small_options(tmp_path / "out", **options))
+    other = build_here(small_options(tmp_path / "other", seed=1, **options))
+    for view in ("image", "edge"):
+        for suffix in ("tar", "json"):
+            shutil.copy(other / f"{view}/000000.{suffix}", out / f"{view}/000000.{suffix}")
+    with pytest.raises(ValueError, match=r"^image/000000\.json is of another plan; remove it"):
+        build_here(small_options(out, **options))
+    (out / "image/000000.json").unlink()
+    assert (
+        content(build_here(small_options(out, **options)))["image/000000.json"]
+        != (other / "image/000000.json").read_bytes()
+    )
+
+
+def test_a_view_is_added_to_a_shard_of_which_nothing_was_kept(
+    small_options: Options, build_here: Build, tmp_path: Path
+) -> None:
+    source = tmp_path / "source/test/real"
+    source.mkdir(parents=True)
+    (source / "broken.png").write_bytes(b"no image")
+    options = {"source_root": source.parents[1], "parser": None}
+    out = build_here(small_options(tmp_path / "out", views=("image",), **options))
+    build_here(small_options(out, views=("edge", "noise", "text"), **options))
+    whole = build_here(small_options(tmp_path / "whole", views=("image", "edge", "noise", "text"), **options))
+    assert content(out) == content(whole)
+
+
 def test_a_second_builder_is_told_who_holds_the_root(
     invoke: Callable[..., Result], small_source: Path, tmp_path: Path
 ) -> None:
