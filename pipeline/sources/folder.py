@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..taxonomy import Generator, Taxonomy
+from ..taxonomy import Taxonomy
 from .rows import (
     IMAGE_EXTENSIONS,
+    LINKED_FOLDER,
+    NOT_UTF8,
     SPLIT_ALIASES,
     TWO_SPLITS,
     SourceError,
@@ -18,6 +20,8 @@ from .rows import (
     check_root,
     finish_walk,
     group_split,
+    is_utf8,
+    unreadable,
 )
 
 
@@ -27,10 +31,14 @@ def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
     if not root.is_dir():
         raise SourceError(f"--root {root} is a file; --dataset folder reads a folder tree")
     walk = Walk(root=root, rows=[])
-    for folder, split in _generator_folders(root):
-        generator = _find_generator(folder.name, taxonomy, walk)
+    for folder, split in _generator_folders(root, walk):
+        generator = taxonomy.find_or_unknown(folder.name)
+        before = len(walk.rows)
         for path in _images(folder, walk):
             relative = path.relative_to(root).as_posix()
+            if not is_utf8(relative):
+                walk.unused[NOT_UTF8] += 1
+                continue
             if path.is_symlink():
                 check_inside(path, root, relative)
             chosen = split or group_split(path.stem)
@@ -49,39 +57,58 @@ def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
                     licence="unknown",
                 )
             )
+        if generator.kind == "unknown" and len(walk.rows) > before:
+            _warn_of(folder.name, walk)
+    walk.unused = +walk.unused  # without the reasons that nothing had
     if not walk.rows and any(path.suffix.lower() in IMAGE_EXTENSIONS for path in root.iterdir()):
         raise SourceError(f"images stand directly in {root}; expected one folder a generator: DIR/generator/*.png")
     return finish_walk(walk, "folder")
 
 
-def _generator_folders(root: Path) -> Iterator[tuple[Path, str]]:
+def _generator_folders(root: Path, walk: Walk) -> Iterator[tuple[Path, str]]:
     """(folder of one generator, its split or '')."""
-    for entry in _subfolders(root):
+    for entry in _subfolders(root, walk):
         split = SPLIT_ALIASES.get(entry.name.lower())
         if split is None:
             yield entry, ""
         else:
-            for generator in _subfolders(entry):
+            for generator in _subfolders(entry, walk):
                 yield generator, split
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _subfolders(folder: Path, walk: Walk) -> list[Path]:
+    """Folders in which generators, or one generator's files, lie; an image beside them belongs to nobody."""
+    found = []
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise unreadable(error) from error
+    for path in entries:
+        if path.suffix.lower() in IMAGE_EXTENSIONS and not path.is_dir():
+            walk.unused["stands in no generator's folder"] += 1
+        elif path.is_symlink() and path.is_dir():
+            walk.unused[LINKED_FOLDER] += 1
+        elif path.is_dir() and not path.name.startswith("."):
+            found.append(path)
+    return found
 
 
-def _find_generator(name: str, taxonomy: Taxonomy, walk: Walk) -> Generator:
-    generator = taxonomy.find_or_unknown(name)
-    if generator.kind == "unknown" and not any(row.generator == name for row in walk.rows[-1:]):
-        walk.warnings.append(
-            f"folder {name!r} is not in the taxonomy: accepted as a generator of kind and family unknown "
-            "(name it with --generators FILE.yaml)"
-        )
-    return generator
+def _warn_of(name: str, walk: Walk) -> None:
+    warning = (
+        f"folder {name!r} is not in the taxonomy: accepted as a generator of kind and family unknown "
+        "(name it with --generators FILE.yaml)"
+    )
+    if warning not in walk.warnings:  # a folder of each split
+        walk.warnings.append(warning)
 
 
 def _images(folder: Path, walk: Walk) -> Iterator[Path]:
-    for directory, subfolders, files in os.walk(folder):
+    def stop(error: OSError) -> None:
+        raise unreadable(error) from error
+
+    for directory, subfolders, files in os.walk(folder, onerror=stop):
         subfolders.sort()
+        walk.unused[LINKED_FOLDER] += sum(os.path.islink(os.path.join(directory, name)) for name in subfolders)  # noqa: PTH114, PTH118
         for name in files:
             if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS:  # noqa: PTH122 - 100,000 Path objects cost seconds
                 yield Path(directory, name)

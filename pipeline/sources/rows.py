@@ -18,6 +18,8 @@ SPLIT_ALIASES = {
     "testing": "test",
 }
 TWO_SPLITS = "its identities fall into different splits"
+LINKED_FOLDER = "a link to a folder"
+NOT_UTF8 = "its path is not UTF-8"
 IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 SHARES = {"train": 0.75, "val": 0.125, "test": 0.125}  # exact in floating point
 
@@ -89,8 +91,26 @@ def check_relative(path: str, root: Path, where: str) -> str:
 
 def check_inside(path: Path, root: Path, where: str) -> None:
     """Raises SourceError where `path` is reached through a link that leads out of `root` (an absolute, resolved path)."""
-    if not path.resolve().is_relative_to(root):
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a zero byte
+        raise SourceError(f"{where}: {path.name!r} leads nowhere: {error}") from None
+    if not target.is_relative_to(root):
         raise SourceError(f"{where}: {path.name} is a link that leads out of the root")
+
+
+def is_utf8(path: str) -> bool:
+    """Whether it can be written down: other bytes in a file's name become lone surrogates in Python."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unreadable(error: OSError) -> SourceError:
+    """A folder that cannot be listed is no empty folder: its images would be missing without a word."""
+    return SourceError(f"{error.filename} cannot be read: {error.strerror}")
 
 
 def finish_walk(walk: Walk, dataset: str) -> Walk:
@@ -101,6 +121,11 @@ def finish_walk(walk: Walk, dataset: str) -> Walk:
             f"no images found under {walk.root} for --dataset {dataset}{f' (left out: {left_out})' if left_out else ''}; "
             "`bmrl-prep datasets` shows the layout it expects"
         )
+    for name in {row.generator for row in walk.rows}:
+        if name.splitlines() != [name]:
+            raise SourceError(
+                f"generator {name!r}: a name is one line, and a line of the text view holds it; rename it"
+            )
     walk.rows.sort(key=lambda row: row.path)
     for previous, row in zip(walk.rows, walk.rows[1:], strict=False):
         if previous.path == row.path:

@@ -13,6 +13,8 @@ from .duplicates import drop_copies
 from .layout import Layout, Pattern, fill, identities
 from .rows import (
     IMAGE_EXTENSIONS,
+    LINKED_FOLDER,
+    NOT_UTF8,
     SPLITS,
     TWO_SPLITS,
     SourceError,
@@ -24,6 +26,8 @@ from .rows import (
     finish_walk,
     group_split,
     hash_split,
+    is_utf8,
+    unreadable,
 )
 from .tables import Record, Tables, read_tables
 
@@ -94,7 +98,10 @@ def _list(root: Path, layout: Layout, walk: Walk) -> _Listing:
                     else:
                         subfolders.append(entry.name)
                 elif entry.is_symlink() and entry.is_dir():
-                    walk.unused["a link to a folder"] += 1
+                    walk.unused[LINKED_FOLDER] += 1
+                elif not is_utf8(folder + entry.name):
+                    others += 1
+                    walk.unused[NOT_UTF8] += 1
                 else:
                     others += 1
                     path = folder + entry.name
@@ -111,7 +118,10 @@ def _list(root: Path, layout: Layout, walk: Walk) -> _Listing:
         for name in sorted(subfolders):
             enter(f"{folder}{name}/")
 
-    enter("")
+    try:
+        enter("")
+    except OSError as error:
+        raise unreadable(error) from error
     return listing
 
 
