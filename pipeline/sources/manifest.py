@@ -37,6 +37,7 @@ def walk_manifest(root: Path | None, taxonomy: Taxonomy) -> Walk:
     records = _read(file).to_pylist()
     walk = Walk(root=file.parent, rows=[])
     first: dict[str, tuple[int, SourceRow]] = {}  # by path: its row number and row
+    labels: dict[str, tuple[int, SourceRow]] = {}  # the same by generator
     for number, record in enumerate(records, start=1):
         where = f"{file.name} row {number}"
         row = _row(record, where, file.parent, taxonomy)
@@ -47,6 +48,12 @@ def walk_manifest(root: Path | None, taxonomy: Taxonomy) -> Walk:
         if before != number:
             splits = f", as {other.split} there and {row.split} here" if other.split != row.split else ""
             raise SourceError(f"{where}: path {row.path!r} is in row {before} already{splits}")
+        of_generator, other = labels.setdefault(row.generator, (number, row))
+        if (other.kind, other.family) != (row.kind, row.family):
+            raise SourceError(
+                f"{where}: generator {row.generator!r} is {row.kind}, {row.family}, in row {of_generator} {other.kind}, "
+                f"{other.family}; a generator has one kind and one family"
+            )
         walk.rows.append(row)
     if any(record.get("group") or record.get("source_id") for record in records) and (
         shared := count_shared(walk.rows)
@@ -92,7 +99,15 @@ def _generator(record: dict[str, Any], where: str, taxonomy: Taxonomy) -> Genera
         raise SourceError(f"{where}: kind {kind!r} is none of {', '.join(KINDS)}")
     if family and family not in FAMILIES:
         raise SourceError(f"{where}: family {family!r} is none of {', '.join(FAMILIES)}")
-    return found or Generator(name=name, kind=str(kind), family=str(family))
+    if found is None:
+        return Generator(name=name, kind=str(kind), family=str(family))
+    for column, said, known in (("kind", kind, found.kind), ("family", family, found.family)):
+        if said and said != known:
+            raise SourceError(
+                f"{where}: {column} {said!r}, but {found.name} is {known!r} in the taxonomy; leave the column empty, or change "
+                "the taxonomy with --generators FILE.yaml"
+            )
+    return found
 
 
 def _truth(value: Any, where: str) -> bool:
@@ -121,6 +136,9 @@ def _read(file: Path) -> pa.Table:
         table = reader(file)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise SourceError(f"{file.name} cannot be read: {str(error).splitlines()[0]}") from error
+    for column in (*REQUIRED, *OPTIONAL):
+        if table.column_names.count(column) > 1:
+            raise SourceError(f"{file.name}: column {column!r} stands there {table.column_names.count(column)} times")
     for column in REQUIRED:
         if column not in table.column_names:
             raise SourceError(f"{file.name}: column {column!r} is missing; found {', '.join(table.column_names)}")
@@ -134,12 +152,17 @@ def _read(file: Path) -> pa.Table:
 
 
 def _read_csv(file: Path) -> pa.Table:
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding="utf-8-sig") as stream:  # spreadsheets put a byte order mark first
         header = stream.readline().strip().split(",")
     strings = pyarrow.csv.ConvertOptions(column_types={name.strip('"'): pa.string() for name in header})
     return pyarrow.csv.read_csv(file, convert_options=strings)
 
 
 def _read_jsonl(file: Path) -> pa.Table:
-    with file.open(encoding="utf-8") as stream:
-        return pa.Table.from_pylist([json.loads(line) for line in stream if line.strip()])
+    with file.open(encoding="utf-8-sig") as stream:
+        records = [json.loads(line) for line in stream if line.strip()]
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            raise ValueError(f"row {number} is no object of column names and values")
+    names = list(dict.fromkeys(name for record in records for name in record))  # pyarrow takes the first row's alone
+    return pa.table({name: [record.get(name) for record in records] for name in names})

@@ -42,11 +42,43 @@ def test_columns_and_aliases(tmp_path: Path) -> None:
         ("path,generator,Group\na.png,real,x\n", "column 'Group' is unknown; rename it to 'group'"),
         ("path,generator,split\na.png,real,holdout\n", "row 1: split 'holdout'"),
         ("path,generator,kind,family\na.png,mine,swap,GAN\n", "row 1: kind 'swap'"),
+        ("path,generator,path\na.png,real,b.png\n", "column 'path' stands there 2 times"),
+        ("path,generator,kind\na.png,real,FS\n", "row 1: kind 'FS', but real is 'real' in the taxonomy"),
+        ("path,generator,family\na.png,SimSwap,diffusion\n", "row 1: family 'diffusion', but SimSwap is 'GAN'"),
+        (
+            "path,generator,kind,family\na.png,mine,FS,GAN\nb.png,mine,AM,GAN\n",
+            "row 2: generator 'mine' is AM, GAN, in row 1 FS, GAN; a generator has one kind",
+        ),
     ],
 )
 def test_errors_name_the_row(text: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=expected):
         walk(tmp_path, text)
+
+
+def test_a_column_that_the_first_line_lacks(tmp_path: Path) -> None:
+    """Its official splits would have been replaced by hashed ones."""
+    (tmp_path / "manifest.jsonl").write_text(
+        '{"path": "a.png", "generator": "real"}\n{"path": "b.png", "generator": "real", "split": "val", "group": "7"}\n'
+    )
+    rows = walk_manifest(tmp_path, TAXONOMY).rows
+    assert [(row.path, row.split, row.group) for row in rows] == [
+        ("a.png", hash_split("a"), "a"),
+        ("b.png", "val", "7"),
+    ]
+    assert hash_split("b") != "val"
+
+
+@pytest.mark.parametrize("line", ["[1]", "5", "null"])
+def test_a_line_that_is_no_object(line: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text(f'{{"path": "a.png", "generator": "real"}}\n{line}\n')
+    with pytest.raises(SourceError, match=r"manifest\.jsonl cannot be read: row 2 is no object"):
+        walk_manifest(tmp_path, TAXONOMY)
+
+
+def test_a_byte_order_mark_leaves_the_first_column_text(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes(b"\xef\xbb\xbfgroup,path,generator\n007,a.png,real\n")
+    assert [row.group for row in walk_manifest(tmp_path, TAXONOMY).rows] == ["007"]
 
 
 def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
