@@ -245,11 +245,9 @@ def _retry_failed(plan: Plan, walk: Walk, root: Path) -> Plan:
 
 
 def _check_empty(out: Path) -> None:
-    if out.is_dir() and any(
-        entry.name != ".log" and not entry.name.startswith(TEMPORARY_PREFIX) for entry in out.iterdir()
-    ):
-        if {entry.name for entry in out.iterdir()} <= {".log", "plan.parquet"}:
-            return  # killed between plan.parquet and plan.json
+    found = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    # plan.parquet alone: killed between plan.parquet and plan.json
+    if {name for name in found if not name.startswith(TEMPORARY_PREFIX)} - {".log", "plan.parquet"}:
         raise PlanError(f"--out {out} is not empty and holds no shard set; give another folder, or --overwrite")
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 import bmrl.pipeline.build as build_module
 from bmrl.cli.prep import main
+from bmrl.pipeline.commit import remove_temporaries
 from bmrl.pipeline.shardset import ShardSet
 
 Invoke = Callable[..., Result]
@@ -139,6 +140,21 @@ def test_other_settings_than_the_plans_are_named(
     result = build(invoke, small_source, small_copy, *options)
     assert result.exit_code == 2 and words in result.stderr
     assert content(small_copy) == before
+
+
+@pytest.mark.parametrize("temporary", [None, ".tmp-1-plan.parquet", ".tmp-1-plan.json"])
+def test_a_build_that_was_killed_while_it_wrote_the_plan(
+    temporary: str | None, small_options: Any, build_here: Any, small_root: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / ".log").mkdir(parents=True)
+    if temporary:
+        (out / temporary).write_bytes(b"half")
+    if temporary != ".tmp-1-plan.parquet":
+        (out / "plan.parquet").write_bytes(b"of an older run")
+    build_here(small_options(out))
+    remove_temporaries(out)
+    assert support.content(out) == support.content(small_root)
 
 
 def test_verify_names_each_file_and_exits_1(
