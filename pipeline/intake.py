@@ -9,7 +9,9 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from .columns import VIEWS, ViewPlan, plan_edge, plan_image, plan_noise, plan_text
 from .commit import TEMPORARY_PREFIX
@@ -35,6 +37,7 @@ from .taxonomy import Taxonomy
 from .views.image import RESIZE_KERNELS, ImageParams
 from .views.noise import NoiseParams
 
+LABELS = ("generator", "kind", "family", "split", "group", "synthetic", "licence")  # of a row, in plan and walk
 DEFAULT_PARSER = "bisenet"
 DRAWN_PARSER = "bisenet-lite"  # only the embedded dataset defaults to it
 
@@ -180,29 +183,31 @@ def _codec_set(before: dict[str, ViewPlan]) -> str | None:
 def _follow_sources(plan: Plan, walk: Walk, options: BuildOptions) -> Plan:
     """Compare the walked sources with the planned ones; `--extend` takes in new ones, anything else is refused."""
     chosen = {row.path: row for row in walk.rows if row.split in plan.settings.splits}
-    planned = {
-        path: labels
-        for path, *labels in zip(
-            *(plan.rows[name].to_pylist() for name in ("source_path", "generator", "split", "group")), strict=True
-        )
-    }
+    labels = attrgetter(*LABELS)
+    columns = (plan.rows[name].to_pylist() for name in ("source_path", *LABELS))
+    planned = {path: tuple(values) for path, *values in zip(*columns, strict=True)}
     gone = sorted(path for path in planned if path not in chosen)
-    moved = sorted(
-        path
-        for path, labels in planned.items()
-        if path in chosen and labels != [chosen[path].generator, chosen[path].split, chosen[path].group]
-    )
+    moved = sorted(path for path, values in planned.items() if path in chosen and values != labels(chosen[path]))
     new = [row for path, row in chosen.items() if path not in planned]
     new = _within_limit(plan, new)
     if gone or moved:
-        lines = _listed(gone, "was planned and is gone, or is left out now") + _listed(
-            moved, "changed its generator, split or group"
+        lines = _listed([f"{path} was planned and is gone, or is left out now" for path in gone]) + _listed(
+            [f"{path} changed its {_changed(planned[path], labels(chosen[path]))}" for path in moved]
         )
-        raise PlanError(_refusal(options.out, lines, "restore them, build into another --out, or use --overwrite"))
+        advice = "restore them (and give the same --generators), build into another --out, or use --overwrite"
+        raise PlanError(_refusal(options.out, lines, advice))
     if new and not options.extend:
-        lines = _listed(sorted(row.path for row in new), "came in since the plan")
+        lines = _listed(sorted(f"{row.path} came in since the plan" for row in new))
         raise PlanError(_refusal(options.out, lines, "take them in with --extend"))
     return extend_plan(plan, new, cause="extend") if new else plan
+
+
+def _changed(before: tuple[Any, ...], now: tuple[Any, ...]) -> str:
+    return ", ".join(
+        f"{name} (it was {old!r}, now {new!r})"
+        for name, old, new in zip(LABELS, before, now, strict=True)
+        if old != new
+    )
 
 
 def _check_duplicates(plan: Plan, walk: Walk, options: BuildOptions, *, num_planned: int) -> None:
@@ -289,9 +294,8 @@ def clear(out: Path) -> None:
             entry.unlink()
 
 
-def _listed(paths: list[str], what: str) -> list[str]:
-    lines = [f"{path} {what}" for path in paths[:5]]
-    return lines + ([f"... and {len(paths) - 5} more"] if len(paths) > 5 else [])
+def _listed(lines: list[str]) -> list[str]:
+    return lines[:5] + ([f"... and {len(lines) - 5} more"] if len(lines) > 5 else [])
 
 
 def _refusal(out: Path, lines: list[str], advice: str) -> str:

@@ -157,6 +157,20 @@ def test_a_build_that_was_killed_while_it_wrote_the_plan(
     assert support.content(out) == support.content(small_root)
 
 
+def test_other_labels_than_the_plans_are_named(
+    invoke: Invoke, small_source: Path, small_copy: Path, tmp_path: Path
+) -> None:
+    """The build of a folder that is in no taxonomy says: name it with --generators."""
+    before = content(small_copy)
+    (tmp_path / "mine.yaml").write_text("mystery: {kind: FS, family: GAN}\n")
+    result = build(invoke, small_source, small_copy, "--generators", tmp_path / "mine.yaml")
+    assert result.exit_code == 2
+    assert (
+        "mystery/Face test0.png changed its kind (it was 'unknown', now 'FS'), family (it was 'unknown', now 'GAN'); "
+    ) in result.stderr
+    assert content(small_copy) == before
+
+
 def test_verify_names_each_file_and_exits_1(
     invoke: Invoke, small_source: Path, small_root: Path, small_copy: Path
 ) -> None:
