@@ -101,9 +101,16 @@ def build(
 
     asked_views, asked_splits = _names(views), _names(splits)
     with sentences(failed=(SourceError, BuildError, ParserError, ValueError), wrong_use=(PlanError,)):
-        check_names(dataset=dataset, views=asked_views, splits=asked_splits, resize=options["resize"])
+        check_names(
+            dataset=dataset,
+            views=asked_views,
+            splits=asked_splits,
+            resize=options["resize"],
+            replace=options["replace"],
+        )
         if DATASETS[dataset].drawn:
-            root = root or out.with_name(out.name + "-source")
+            named = out if out.name not in ("", "..") else out.resolve()  # --out .
+            root = root or named.with_name(named.name + "-source")
             _draw(dataset, root, workers)
         chosen = BuildOptions(
             dataset=dataset, out=out, source_root=root, views=asked_views, splits=asked_splits, **options
@@ -145,17 +152,26 @@ def _say_built(out: Path, report: Any, max_failures: float) -> None:
 def _draw(dataset: str, root: Path, workers: int | None) -> None:
     """Draw an embedded dataset into `root`; what is there is reused."""
     import os
+    from concurrent.futures.process import BrokenProcessPool
 
+    from ..pipeline.build import BuildError
     from ..pipeline.demo.draw import DemoSettings, draw_demo
     from .progress import counting
 
-    with counting("drawing faces") as update:
-        draw_demo(
-            root,
-            num_workers=workers or os.cpu_count() or 1,
-            progress=update,
-            settings=DemoSettings.of(dataset),
-        )
+    try:
+        with counting("drawing faces") as update:
+            draw_demo(
+                root,
+                num_workers=workers or os.cpu_count() or 1,
+                progress=update,
+                settings=DemoSettings.of(dataset),
+            )
+    except OSError as error:
+        raise BuildError(f"cannot draw into {root}: {error.strerror or error}") from error
+    except BrokenProcessPool as error:
+        raise BuildError(
+            "a process that draws died (out of memory, or killed); what is drawn stays, the same command goes on"
+        ) from error
 
 
 @main.command()

@@ -92,6 +92,8 @@ def resolve(options: BuildOptions) -> Intake:
     views, parser = _views(options, existing)
     walk = DATASETS[options.dataset].walk(options.source_root, Taxonomy.load(options.generators))
     exclude_rows(walk, licences=options.exclude_licences, file=options.exclude)
+    if (options.parser or options.parser_engine) and "parsing" not in views:
+        walk.warnings.append("--parser and --parser-engine are of the parsing view, which is not built here")
     if existing is None:
         plan = new_plan(walk.rows, settings, views)
         if not plan.rows.num_rows:
@@ -113,6 +115,8 @@ def _settings(options: BuildOptions, existing: Plan | None) -> PlanSettings:
         for name in ("seed", "shard_size", "splits", "limit")
         if getattr(options, name) is not None
     }
+    if options.splits is not None:  # a set: in any order, and twice, they are the same
+        given["splits"] = tuple(split for split in SPLITS if split in options.splits)
     return PlanSettings(**{**asdict(base), **given, "dataset": options.dataset})
 
 
@@ -303,15 +307,23 @@ def _refusal(out: Path, lines: list[str], advice: str) -> str:
 
 
 def check_names(
-    *, dataset: str, views: tuple[str, ...] | None, splits: tuple[str, ...] | None, resize: str | None
+    *,
+    dataset: str,
+    views: tuple[str, ...] | None,
+    splits: tuple[str, ...] | None,
+    resize: str | None,
+    replace: tuple[str, ...],
 ) -> None:
     """Names that the command line passes on. Raises PlanError (exit 2) naming the known ones."""
     for name, value, known in (
         ("--dataset", (dataset,), tuple(DATASETS)),
         ("--views", views or (), VIEWS),
         ("--splits", splits or (), SPLITS),
-        ("--resize", (resize,) if resize else (), tuple(RESIZE_KERNELS)),
+        ("--resize", (resize,) if resize is not None else (), tuple(RESIZE_KERNELS)),
+        ("--replace", replace, VIEWS),
     ):
+        if not value and (name, value) in (("--views", views), ("--splits", splits)):
+            raise PlanError(f"{name} names nothing; known are {', '.join(known)}")
         for one in value:
             if one not in known:
                 raise PlanError(f"unknown {name} {one!r}; known are {', '.join(known)}")

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..commit import canonical_json, write_bytes, write_json
+from ..commit import TEMPORARY_PREFIX, canonical_json, write_bytes, write_json
 from ..views.image import resize
 from .camera import IMAGE_SIZE, photograph
 from .canvas import SIZE
@@ -292,6 +292,10 @@ def _check_stamp(root: Path, stamp: Mapping[str, Any]) -> None:
                 f"{key} {found.get(key)!r}, now {stamp[key]!r}" for key in stamp if found.get(key) != stamp[key]
             ]
             raise ValueError(f"{root} holds a drawing with {'; '.join(differing)}; choose another folder or remove it")
+    elif foreign := sorted(path.name for path in root.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)):
+        raise ValueError(
+            f"{root} holds {foreign[0]!r} and no drawing; choose another folder, as files would be replaced"
+        )
     else:
         write_json(file, stamp)
 

@@ -15,6 +15,7 @@ from PIL import Image
 import bmrl.pipeline.build as build_module
 from bmrl.cli.prep import main
 from bmrl.pipeline.commit import remove_temporaries
+from bmrl.pipeline.intake import resolve
 from bmrl.pipeline.shardset import ShardSet
 
 Invoke = Callable[..., Result]
@@ -140,6 +141,51 @@ def test_other_settings_than_the_plans_are_named(
     result = build(invoke, small_source, small_copy, *options)
     assert result.exit_code == 2 and words in result.stderr
     assert content(small_copy) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--views", ""), "--views names nothing; known are image, edge"),
+        (("--views", ","), "--views names nothing"),
+        (("--splits", " "), "--splits names nothing; known are train, val, test"),
+        (("--replace", "nosie"), "unknown --replace 'nosie'; known are image, edge"),
+        (("--resize", ""), "unknown --resize ''"),
+    ],
+)
+def test_an_option_that_names_nothing_is_wrong_use(
+    options: tuple[str, str], words: str, invoke: Invoke, small_source: Path, small_copy: Path
+) -> None:
+    before = content(small_copy)
+    result = build(invoke, small_source, small_copy, *options)
+    assert result.exit_code == 2 and words in result.stderr
+    assert content(small_copy) == before
+
+
+def test_the_order_of_splits_says_nothing(invoke: Invoke, small_source: Path, small_copy: Path) -> None:
+    result = build(invoke, small_source, small_copy, "--splits", "test,val,train,val")
+    assert result.exit_code == 0 and "0 columns of shards written" in result.stdout
+
+
+def test_a_parser_that_is_not_used_is_said(small_options: Any, tmp_path: Path) -> None:
+    intake = resolve(small_options(tmp_path / "out", views=("image",), parser="nope.pth"))
+    assert "--parser and --parser-engine are of the parsing view, which is not built here" in intake.walk.warnings
+
+
+def test_a_drawing_replaces_nobodys_files(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole PNG at the place of a drawn face would have been taken for it, any other file replaced."""
+    mine = tmp_path / "shards-source"
+    mine.mkdir()
+    (mine / "train").write_text("mine")
+    (tmp_path / "shards").mkdir()
+    monkeypatch.chdir(tmp_path / "shards")
+    result = invoke(main, "build", "--dataset", "demo", "--out", ".", "--workers", 1)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {mine} holds 'train' and no drawing")
+    assert [path.name for path in mine.iterdir()] == ["train"]
+    result = invoke(main, "build", "--dataset", "demo", "--out", "x", "--root", mine / "train", "--workers", 1)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == f"error: cannot draw into {mine / 'train'}: File exists"
 
 
 @pytest.mark.parametrize("temporary", [None, ".tmp-1-plan.parquet", ".tmp-1-plan.json"])
