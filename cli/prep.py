@@ -180,12 +180,17 @@ def _draw(dataset: str, root: Path, workers: int | None) -> None:
 @click.option("--root", "source_root", type=_PATH, help="The sources, to re-derive image and parsing too.")
 def verify(root: Path, deep: bool, source_root: Path | None) -> None:
     """Check sidecars, sizes and the exact set of files; exit 1 on any damage, each file named."""
+    from ..pipeline.parsers.errors import ParserError
     from ..pipeline.shardset import ShardSetError
     from ..pipeline.verify import verify as run_verify
 
-    with sentences(failed=(ShardSetError,)):
+    with sentences(failed=(ShardSetError, ParserError, OSError)):
         if not root.is_dir():
             raise ShardSetError(f"{root} does not exist or is no folder")
+        if source_root is not None and not source_root.is_dir():
+            raise ShardSetError(
+                f"--root {source_root} does not exist or is no folder; give the one that the sources' paths start from"
+            )
         damages = run_verify(root, deep=deep, source_root=source_root)
     for damage in damages:
         click.echo(f"{damage.path}: {damage.problem}")
@@ -195,7 +200,7 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
             "again",
             FAILED,
         )
-    checked = "sizes, file set and the hashes of the small files"
+    checked = "sizes, file set and the hashes of the small files" + ("; --root needs --deep" if source_root else "")
     if deep:
         checked = "every hash, and a random sample of edge, noise and text computed again" + (
             ", image and parsing from their sources too" if source_root else "; image and parsing need --root"

@@ -81,11 +81,20 @@ def _check_names(sums: dict[str, str]) -> list[Damage]:
 
 def _check_small_files(root: Path, sums: dict[str, str]) -> list[Damage]:
     """Everything but the tars is small enough to be hashed always."""
-    return [
-        Damage(name, "its content is not what SHA256SUMS says")
-        for name, digest in sums.items()
-        if not name.endswith(".tar") and file_sha256(root / name) != digest
-    ]
+    damages = []
+    for name, digest in sums.items():
+        if name.endswith(".tar"):
+            continue
+        try:
+            if file_sha256(root / name) != digest:
+                damages.append(Damage(name, "its content is not what SHA256SUMS says"))
+        except OSError as error:
+            damages.append(_unreadable(name, error))
+    return damages
+
+
+def _unreadable(name: str, error: OSError) -> Damage:
+    return Damage(name, f"cannot be read: {error.strerror}")
 
 
 def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: bool) -> list[Damage]:
@@ -103,13 +112,16 @@ def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: 
     for view, view_plan in plan.views.items():
         for shard in plan.shards:
             named |= {f"{view}/{shard}.json"}
-            if f"{view}/{shard}.json" in broken:
-                named |= {f"{view}/{shard}.tar"}
-                continue
-            sidecar = read_sidecar(root, view, shard)
-            if sidecar is None:
+            sidecar = None
+            if f"{view}/{shard}.json" not in broken and (sidecar := read_sidecar(root, view, shard)) is None:
                 damages.append(Damage(f"{view}/{shard}.json", "damaged"))
+            if sidecar is None:
+                named |= {f"{view}/{shard}.tar"} & sums.keys()
                 continue
+            if view == "image":
+                planned = set(plan.shard_rows(shard)["key"].to_pylist())
+                if {*sidecar["keys"], *(drop["key"] for drop in sidecar["drops"])} != planned:
+                    damages.append(Damage(f"image/{shard}.json", "its samples are not the plan's"))
             if sidecar["num_samples"]:
                 named |= {f"{view}/{shard}.tar"}
                 damages += _check_tar(root, view_plan, sidecar, sums, broken, deep=deep)
@@ -133,9 +145,12 @@ def _check_tar(
         return [Damage("SHA256SUMS", f"and the sidecar of {name} disagree")]
     if not deep:
         return []
-    if file_sha256(path) != sidecar["sha256"]:
-        return [Damage(name, "damaged: its sha256 is not the sidecar's")]
-    return _check_members(path, name, plan, sidecar)
+    try:
+        if file_sha256(path) != sidecar["sha256"]:
+            return [Damage(name, "damaged: its sha256 is not the sidecar's")]
+        return _check_members(path, name, plan, sidecar)
+    except OSError as error:
+        return [_unreadable(name, error)]
 
 
 def _check_members(path: Path, name: str, plan: ViewPlan, sidecar: Sidecar) -> list[Damage]:
@@ -161,7 +176,6 @@ def _rederive(root: Path, source_root: Path | None) -> list[Damage]:
     """Compute a random sample of edge, noise and text again from the shards; image and parsing from the sources."""
     plan = read_plan(root)
     assert plan is not None
-    rows = {row["key"]: row for row in plan.rows.to_pylist()} if plan.rows.num_rows < 10**6 else {}
     chooser = random.Random(0)
     shards = plan.shards
     damages = []
@@ -170,7 +184,8 @@ def _rederive(root: Path, source_root: Path | None) -> list[Damage]:
         if sidecar is None or not sidecar["num_samples"]:
             continue
         number = chooser.randrange(sidecar["num_samples"])
-        damages += _rederive_sample(root, plan.views, shard, number, rows.get(sidecar["keys"][number]), source_root)
+        rows = {row["key"]: row for row in plan.shard_rows(shard).to_pylist()}
+        damages += _rederive_sample(root, plan.views, shard, number, rows[sidecar["keys"][number]], source_root)
     return damages
 
 
@@ -179,7 +194,7 @@ def _rederive_sample(
     plans: dict[str, ViewPlan],
     shard: str,
     number: int,
-    row: dict[str, Any] | None,
+    row: dict[str, Any],
     source_root: Path | None,
 ) -> list[Damage]:
     stored = {view: _stored(root, plans[view], shard, number) for view in plans if view != "text"}
@@ -189,13 +204,14 @@ def _rederive_sample(
         again["edge"] = edge.compute_edge(rgb)
     if "noise" in plans:
         again["noise"] = noise.compute_noise(rgb, noise.NoiseParams(**plans["noise"].params)).numerators
-    if source_root is not None and row is not None:
+    if source_root is not None:
         try:
             source = image.read_source(
                 (source_root / row["source_path"]).read_bytes(), image.ImageParams(**plans["image"].params)
             )
         except (OSError, ValueError) as error:
-            return [Damage(f"image/{shard}.tar", f"its source {row['source_path']} cannot be read: {error}")]
+            reason = error.strerror if isinstance(error, OSError) else error
+            return [Damage(f"image/{shard}.tar", f"its source {row['source_path']} cannot be read: {reason}")]
         again["image"] = image.compute_image(source, image.ImageParams(**plans["image"].params))
         if "parsing" in plans and plans["parsing"].params["parser"] not in ("file", "maps"):
             again["parsing"] = _parse(plans["parsing"], source.rgb)
@@ -204,7 +220,7 @@ def _rederive_sample(
         for view, array in again.items()
         if not np.array_equal(array, stored[view])
     ]
-    if "text" in plans and row is not None:
+    if "text" in plans:
         sidecar = read_sidecar(root, "text", shard)
         assert sidecar is not None
         labels = text.Labels(**{name: row[name] for name in text.Labels.__dataclass_fields__})

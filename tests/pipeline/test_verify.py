@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -9,9 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from support import run_command
 
-from bmrl.pipeline.verify import verify
+import bmrl.pipeline.verify as verify_module
+from bmrl.cli.prep import main
+from bmrl.pipeline.parsers.errors import ParserError
+from bmrl.pipeline.parsing_plan import ParserChoice
+from bmrl.pipeline.verify import Damage, verify
 
 
 def flip(path: Path, offset: int = -5000) -> None:
@@ -71,3 +78,48 @@ def test_flips_and_truncations_of_every_file_are_named() -> None:
     done = subprocess.run([sys.executable, str(script), "--step", "499"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "damages was missed" in done.stdout
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_file_that_cannot_be_read_is_named(deep: bool, small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a failing disk, which is when one verifies."""
+    victims = {small_root / "edge/000001.tar", small_root / "text/000000.json"}
+    whole = verify_module.file_sha256
+
+    def fails(path: Path) -> str:
+        if path in victims:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return whole(path)
+
+    monkeypatch.setattr(verify_module, "file_sha256", fails)
+    expected = [Damage("text/000000.json", "cannot be read: Input/output error")]
+    if deep:
+        expected.insert(0, Damage("edge/000001.tar", "cannot be read: Input/output error"))
+    assert verify(small_root, deep=deep) == expected
+
+
+def test_weights_that_cannot_be_had_end_in_a_sentence(
+    invoke: Callable[..., Result], shards: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(self: ParserChoice) -> None:
+        raise ParserError("the weights cannot be had")
+
+    monkeypatch.setattr(ParserChoice, "open", unreachable)
+    result = invoke(main, "verify", shards, "--deep", "--root", faces)
+    assert result.exit_code == 1
+    assert result.stderr == "error: the weights cannot be had\n"
+
+
+def test_a_root_of_sources_that_is_not_there_is_no_damage(
+    invoke: Callable[..., Result], small_root: Path, tmp_path: Path
+) -> None:
+    result = invoke(main, "verify", small_root, "--deep", "--root", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert result.stdout == "" and result.stderr.startswith(f"error: --root {tmp_path / 'nowhere'} does not exist")
+
+
+def test_sources_without_deep_are_said_to_do_nothing(
+    invoke: Callable[..., Result], small_root: Path, small_source: Path
+) -> None:
+    result = invoke(main, "verify", small_root, "--root", small_source)
+    assert result.exit_code == 0 and "--root needs --deep" in result.stdout
