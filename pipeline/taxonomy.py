@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +68,17 @@ def _parse(name: str, entry: Any) -> Generator:
     for field, allowed in (("kind", KINDS), ("family", FAMILIES)):
         if entry[field] not in allowed:
             raise ValueError(f"generator {name}: {field} {entry[field]!r} is none of {', '.join(allowed)}")
+    aliases = entry.get("aliases") or []
+    if not isinstance(aliases, list):
+        raise ValueError(f"generator {name}: aliases must be a list, such as [{aliases}]")
     return Generator(
         name=str(name),
         kind=entry["kind"],
         family=entry["family"],
-        aliases=tuple(str(alias) for alias in entry.get("aliases", ())),
+        aliases=tuple(str(alias) for alias in aliases),
         reference=str(entry.get("reference", "")),
     )
 
 
 def _fold(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", name.lower())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).lower())  # letters of any alphabet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,32 @@ def test_names_and_aliases_are_found_whatever_their_spelling() -> None:
     assert TAXONOMY.find("nobody") is None
     unknown = TAXONOMY.find_or_unknown("nobody")
     assert (unknown.name, unknown.kind, unknown.family) == ("nobody", "unknown", "unknown")
+
+
+def test_names_in_any_alphabet(tmp_path: Path) -> None:
+    """Without their letters all of them were one name, and 非real ('not real') was real."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("换脸: {kind: FS, family: GAN}\nГенератор: {kind: EFS, family: other}\n", encoding="utf-8")
+    taxonomy = Taxonomy.load(file)
+    assert [taxonomy.find_or_unknown(name).kind for name in ("换脸", "генератор", "换头")] == ["FS", "EFS", "unknown"]
+    assert TAXONOMY.find("非real") is None
+    assert TAXONOMY.find("ＤＤＰＭ") is TAXONOMY.find("ddpm") is not None
+    decomposed = unicodedata.normalize("NFD", "Visagé")
+    (tmp_path / "mine.yaml").write_text("Visagé: {kind: FS, family: GAN}\n", encoding="utf-8")
+    assert Taxonomy.load(file).find_or_unknown(decomposed).name == "Visagé"
+
+
+@pytest.mark.parametrize("aliases", ["abc", "5", "{a: b}"])
+def test_aliases_are_a_list(aliases: str, tmp_path: Path) -> None:
+    """Of a word every letter became a name."""
+    (tmp_path / "mine.yaml").write_text(f"Mine: {{kind: FS, family: GAN, aliases: {aliases}}}\n")
+    with pytest.raises(ValueError, match="generator Mine: aliases must be a list"):
+        Taxonomy.load(tmp_path / "mine.yaml")
+
+
+def test_no_aliases(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("Mine: {kind: FS, family: GAN, aliases: }\n")
+    assert Taxonomy.load(tmp_path / "mine.yaml").find("mine") is not None
 
 
 DF40 = {
