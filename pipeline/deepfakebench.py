@@ -13,6 +13,7 @@ from .export import ExportError
 from .shardset import ShardSet
 from .sources.deepfakebench import FOLDER
 from .sources.rows import SPLITS
+from .tars import KEY_PATTERN
 from .views.codec import encode_png
 
 BATCH = 64  # samples in memory
@@ -34,7 +35,9 @@ def export_deepfakebench(shard_set: ShardSet, out: Path) -> int:
     for key, generator, kind, split, group in zip(*columns, strict=True):
         label = f"{generator}_{'Real' if kind == 'real' else 'Fake'}"
         labels[label] = int(kind != "real")
-        paths[key] = f"{name}/{label}/frames/{group.replace('/', '_')}/{key}.png"
+        if not KEY_PATTERN.fullmatch(key):
+            raise ExportError(f"{shard_set.root}: {key!r} is no key of a shard set")
+        paths[key] = f"{name}/{_part(label)}/frames/{_part(group)}/{key}.png"
         by_split = videos.setdefault(label, {each: {} for each in SPLITS})
         by_split[split].setdefault(group, {"label": label, "frames": []})["frames"].append(paths[key])
     for batch in shard_set.loader(views=["image"], batch_size=BATCH, shuffle=False):
@@ -52,3 +55,9 @@ def export_deepfakebench(shard_set: ShardSet, out: Path) -> int:
                 video["frames"].sort()
     write_json(out / FOLDER / f"{name}.json", {name: videos})
     return len(paths)
+
+
+def _part(name: str) -> str:
+    """One part of a path below OUT, whatever a manifest calls its generators and groups."""
+    part = name.replace("/", "_")
+    return f"_{part}" if part in ("", ".", "..") else part

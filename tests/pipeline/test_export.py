@@ -1,4 +1,4 @@
-"""`bmrl-prep export` of a damaged shard set: an error, and never fewer members or other bytes than were stored."""
+"""`bmrl-prep export`: of a damaged shard set an error, never fewer members or other bytes; nothing is written beside OUT."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from support import write_faces
 
 from bmrl.cli.prep import main
+from bmrl.pipeline.deepfakebench import export_deepfakebench
+from bmrl.pipeline.intake import BuildOptions
+from bmrl.pipeline.shardset import ShardSet
 
 Invoke = Callable[..., Result]
 WHAT = (("--views", "image,edge"), ("--for", "open_clip"), ("--for", "deepfakebench"))
@@ -43,3 +47,29 @@ def test_an_out_that_is_a_file(what: tuple[str, str], invoke: Invoke, small_root
     result = invoke(main, "export", small_root, *what, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert result.stderr == f"error: --out {tmp_path / 'out'} is not an empty folder\n"
+
+
+def test_no_name_leads_out_of_the_export(
+    small_options: Callable[..., BuildOptions], build_here: Callable[[BuildOptions], Path], tmp_path: Path
+) -> None:
+    """Generators and groups come from a stranger's manifest."""
+    source = tmp_path / "source"
+    write_faces(source, {"real": 3})
+    lines = ["path,generator,kind,family,split,group"]
+    groups = ("../../../../a", "..", "b")
+    lines += [f"real/{n:03d}.png,../../../evil,FS,GAN,test,{group}" for n, group in enumerate(groups)]
+    (source / "manifest.csv").write_text("\n".join(lines) + "\n")
+    root = build_here(
+        small_options(tmp_path / "root", dataset="manifest", source_root=source, views=("image",), parser=None)
+    )
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    out = tmp_path / "deep/down/out"
+    assert export_deepfakebench(ShardSet.open(root), out) == 3
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert len(written) == 5 and all(path.is_relative_to(out) for path in written)
+    label = "out/.._.._.._evil_Fake/frames"
+    assert sorted(path.parent.relative_to(out).as_posix() for path in written if path.suffix == ".png") == [
+        f"{label}/.._.._.._.._a",
+        f"{label}/_..",
+        f"{label}/b",
+    ]
