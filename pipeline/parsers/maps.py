@@ -34,7 +34,7 @@ class LabelMaps:
         """The whole map in BiSeNet's order, uint8 (height, width): the source's own size."""
         path = self.path_of(source_path)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:
                 if image.size != (width, height):
                     raise ParserError(
                         f"{path}: the map is {image.width}x{image.height}, its source is {width}x{height}; "

@@ -79,3 +79,10 @@ def test_missing_broken_and_coloured_maps_name_the_file(tmp_path: Path) -> None:
 def test_wrong_arguments_are_one_sentence(text: str, message: str) -> None:
     with pytest.raises(ParserError, match=message):
         resolve(text)
+
+
+def test_a_map_is_a_png_whatever_its_name_says(tmp_path: Path) -> None:
+    """Of the sixty formats that Pillow knows one runs another program, and a lossy one has other labels."""
+    Image.new("L", (64, 64)).save(tmp_path / "a.png", format="JPEG")
+    with pytest.raises(ParserError, match=r"a\.png: cannot be read as a PNG"):
+        LabelMaps(folder=tmp_path, order="bisenet").read("a.jpg", width=64, height=64)
