@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from .columns import ARRAYS
-from .shardset import ShardSet
+from .shardset import ShardSet, ShardSetError
 from .views.parsing import colorize
 
 CELL = 224  # pixels a side of one view in a grid
@@ -36,6 +36,8 @@ def describe_rows(shard_set: ShardSet, count: int) -> str:
 def write_grid(shard_set: ShardSet, count: int, path: Path) -> None:
     """A PNG with one row a sample: image, edge, noise, parsing, text; every source is shown before any a second time."""
     rows = spread_rows(shard_set, count)
+    if not rows:
+        raise ShardSetError(f"{shard_set.root} has no samples to show; failures.parquet says why they were dropped")
     pictures = view_pictures(shard_set, rows)
     height, width = len(rows) * (CELL + 18), len(_VIEWS) * CELL
     canvas = Image.new("RGB", (width, height), "white")

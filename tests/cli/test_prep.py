@@ -273,6 +273,16 @@ def test_head_shows_samples_and_a_grid(invoke: Invoke, small_root: Path, tmp_pat
         assert image.width >= 4 * 112 and image.height >= 2 * 112
 
 
+def test_a_grid_of_no_samples(invoke: Invoke, small_options: Any, build_here: Any, tmp_path: Path) -> None:
+    (tmp_path / "source/real").mkdir(parents=True)
+    (tmp_path / "source/real/broken.png").write_bytes(b"no image")
+    options = {"source_root": tmp_path / "source", "views": ("image",), "parser": None}
+    out = build_here(small_options(tmp_path / "out", **options))
+    result = invoke(main, "head", out, "--grid", tmp_path / "grid.png")
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {out} has no samples to show; failures.parquet says why they were dropped\n"
+
+
 def test_datasets_are_listed_with_licence_and_layout(invoke: Invoke) -> None:
     result = invoke(main, "datasets")
     assert result.exit_code == 0
