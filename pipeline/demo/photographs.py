@@ -115,12 +115,14 @@ def find_photographs(real_dir: Path, out: Path) -> list[Photograph]:
     if not files:
         raise ValueError(f"{real_dir} holds no image files ({', '.join(sorted(IMAGE_EXTENSIONS))})")
     photographs, taken = [], set()
+    following: dict[str, int] = {}  # stem -> the number to try next: many videos have a frame 000
     for file in files:
         stem = file.stem.replace("+", "-")  # '+' joins the two ids of a swap
-        unique, number = stem, 2
+        unique, number = stem, following.get(stem, 2)
         while unique in taken:
             unique, number = f"{stem}-{number}", number + 1
         taken.add(unique)
+        following[stem] = number
         photographs.append(Photograph(file=file, id=unique, split=hash_split(file.stem)))
     return photographs
 

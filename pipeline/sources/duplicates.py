@@ -89,11 +89,13 @@ def _candidates(by_trait: dict[object, list[Source]], across_parts: bool) -> Ite
 
 def _across(copies: list[Source]) -> Iterator[tuple[Source, Source]]:
     """Each file with the first one of another split."""
-    for number, copy in enumerate(copies):
-        for first in copies[:number]:
+    firsts: dict[tuple[str, bool], Source] = {}  # by split and newness: no other can be the first that counts
+    for copy in copies:
+        for first in firsts.values():
             if first.part != copy.part and (first.is_new or copy.is_new):
                 yield first, copy
                 break
+        firsts.setdefault((copy.part, copy.is_new), copy)
 
 
 def _hash(path: str, tail: int = 0) -> bytes | None:

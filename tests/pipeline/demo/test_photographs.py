@@ -98,3 +98,12 @@ def test_crops_are_jittered(faces: list[Face]) -> None:
     crops = [crop_photograph(faces[0].rgb, faces[0].labels, np.random.default_rng(seed)) for seed in range(4)]
     assert all(image.shape == (224, 224, 3) and labels.shape == (224, 224) for image, labels in crops)
     assert len({image.tobytes() for image, _ in crops}) == 4
+
+
+def test_ids_of_many_equal_names(tmp_path: Path) -> None:
+    names = ["0/a", "1/a-2", "2/a", "3/a", "4/a-2", "5/a", "6/a+2"]
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.png").write_bytes(b"x")
+    found = [photograph.id for photograph in find_photographs(tmp_path, tmp_path / "out")]
+    assert found == ["a", "a-2", "a-3", "a-4", "a-2-2", "a-5", "a-2-3"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
@@ -13,7 +14,7 @@ from support import picture
 
 from bmrl.cli.prep import main
 from bmrl.pipeline.intake import BuildOptions, resolve
-from bmrl.pipeline.sources import SourceError
+from bmrl.pipeline.sources import SourceError, duplicates
 from bmrl.pipeline.sources.duplicates import TAIL_BYTES, Source, check_copies, find_copies
 
 
@@ -92,3 +93,18 @@ def test_files_of_one_size_or_one_tail_are_no_copies(tmp_path: Path) -> None:
     assert [[source.path for source in copies] for copies in find_copies(sources, tmp_path)] == [["a", "d"]]
     assert check_copies(sources, tmp_path, {"d"}) == 1
     assert check_copies([replace(source, is_new=False) for source in sources], tmp_path, set()) == 0
+
+
+def test_pairs_are_those_of_a_plain_loop() -> None:
+    """Of 100,000 equal files (a placeholder that a download leaves) the plain loop looks at 5 billion pairs."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        copies = [
+            Source(path=str(n), part=("train", "val", "test")[rng.integers(3)], is_new=bool(rng.integers(2)))
+            for n in range(rng.integers(1, 12))
+        ]
+        expected = []
+        for number, copy in enumerate(copies):
+            pairs = [(one, copy) for one in copies[:number] if one.part != copy.part and (one.is_new or copy.is_new)]
+            expected += pairs[:1]
+        assert list(duplicates._across(copies)) == expected
