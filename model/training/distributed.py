@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions have the group of the moment of their import as a default. The optimiser imports it, and a group that stands
+# by then outlives `leave`: its threads go on while Python ends, which now and then aborts the process.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 # The others wait for the one that validates; NCCL's default ends them after 10 minutes.

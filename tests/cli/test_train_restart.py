@@ -66,6 +66,15 @@ def failing(self, batch, number):
 trainer.Trainer._step = failing
 """
 
+THREADS_AT_THE_END = """
+import atexit, os, sys
+from pathlib import Path
+def show():
+    names = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+    print("threads:", *sorted(name for name in names if "gloo" in name), file=sys.stderr)
+atexit.register(show)
+"""
+
 
 def start(shards: Path, run: Path, *options: str, before: str = "", **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", before + CODE, "--shards", str(shards), "--out", str(run), *TINY, *options]
@@ -166,6 +175,17 @@ def test_two_processes_train_one_model(small_root: Path, small_protocol: str, tm
     assert codes([start(small_root, alone, *options, "--epochs", "1", "--set", "accumulate=2")]) == [0]
     for name in ("loss", "loss_dfa", "loss_cmc", "loss_cpc", "loss_kl", "accuracy", "grad_norm"):
         assert lines(alone)[0][name] == pytest.approx(found[0][name], rel=1e-4), name
+
+
+@pytest.mark.slow
+def test_no_thread_of_the_group_outlives_the_training(small_root: Path, small_protocol: str, tmp_path: Path) -> None:
+    """Else it may give tensors back while Python ends, which aborts the process (in one of 15 runs on a busy machine)."""
+    pair = together(
+        small_root, tmp_path / "run", "--protocol", small_protocol, "--epochs", "1", before=THREADS_AT_THE_END
+    )
+    errors = [process.communicate(timeout=120)[1] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert [error.splitlines()[-1] for error in errors] == ["threads:", "threads:"]
 
 
 @pytest.mark.slow
