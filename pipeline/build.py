@@ -116,18 +116,21 @@ def _build_locked(
     start: float,
 ) -> BuildReport:
     intake = resolve(options)
-    if options.overwrite:  # once it is known that there is something to put in its place
-        clear(options.out)
-    remove_temporaries(options.out)  # not in a folder that `resolve` refuses: there they are somebody else's
     for warning in intake.walk.warnings:
         on_message(f"warning: {warning}")
     for reason, count in sorted(intake.walk.unused.items()):
         on_message(f"left out: {count} files ({reason})")
     plan = intake.plan
-    missing = {shard: missing_views(options.out, shard, plan.views) for shard in plan.shards}
-    missing = {shard: views for shard, views in missing.items() if views}
     rows_per_shard = plan.shard_sizes()
-    check_space(options.out, plan, {shard: rows_per_shard[shard] for shard in missing}, missing)
+    if options.overwrite:  # once it is known that there is something to put in its place, and room for it
+        missing = {shard: set(plan.views) for shard in plan.shards}
+        check_space(options.out, plan, rows_per_shard, missing, freed=used_bytes(options.out))
+        clear(options.out)
+    else:
+        missing = {shard: missing_views(options.out, shard, plan.views) for shard in plan.shards}
+        missing = {shard: views for shard, views in missing.items() if views}
+        check_space(options.out, plan, {shard: rows_per_shard[shard] for shard in missing}, missing)
+    remove_temporaries(options.out)  # not in a folder that `resolve` refuses: there they are somebody else's
     report = BuildReport(finished=Finished(num_samples=0, num_dropped=0, num_bytes=0), num_planned=plan.rows.num_rows)
     complete = not (intake.is_new or missing) and is_finished(options.out, plan)
     if not complete:
@@ -162,16 +165,22 @@ def estimate_bytes(views: dict[str, ViewPlan]) -> dict[str, int]:
     return {name: sizes[name] + MEMBER_OVERHEAD for name in views}
 
 
-def check_space(root: Path, plan: Plan, rows: dict[str, int], missing: dict[str, set[str]]) -> None:
-    """Compare the estimate with the free space. Raises BuildError."""
+def check_space(root: Path, plan: Plan, rows: dict[str, int], missing: dict[str, set[str]], *, freed: int = 0) -> None:
+    """Compare the estimate with the free space, and with what will be `freed`. Raises BuildError."""
     per_sample = estimate_bytes(plan.views)
     needed = sum(rows[shard] * per_sample[view] for shard, views in missing.items() for view in views)
-    free = free_bytes(root)
+    free = free_bytes(root) + freed
     if needed > free:
         raise BuildError(
             f"the build needs about {needed / 1e9:.2f} GB and {root} has {free / 1e9:.2f} GB free; "
             "free some space, or use --limit, fewer --views or --codec png"
         )
+
+
+def used_bytes(folder: Path) -> int:
+    """That are free once a folder is deleted: of files that have no second name elsewhere."""
+    found = [path.lstat() for path in folder.rglob("*") if path.is_file()]
+    return sum(file.st_size for file in found if file.st_nlink == 1)
 
 
 def free_bytes(folder: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,29 @@ def test_less_free_space_than_the_estimate(
     (line,) = result.stderr.strip().splitlines()[-1:]
     assert line.startswith("error: the build needs about 0.02 GB and") and "has 0.00 GB free" in line
     assert not (tmp_path / "out/plan.json").exists()
+
+
+def test_an_overwrite_without_room_destroys_nothing(
+    invoke: Invoke, small_source: Path, small_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old set's own bytes count as room, but for a file that has a second name elsewhere."""
+    before = content(small_copy)
+    room = 200_000  # less than the estimate is above what 50 samples take
+    monkeypatch.setattr(build_module, "free_bytes", lambda folder: room)
+    os.link(small_copy / "image/000000.tar", small_copy.with_name("second"))
+    result = build(invoke, small_source, small_copy, "--overwrite")
+    assert result.exit_code == 1 and "error: the build needs about 0.02 GB and" in result.stderr
+    assert content(small_copy) == before
+    used = sum(len(data) for data, _ in before.values()) + (small_copy / ".log/lock").stat().st_size
+    linked = (small_copy / "image/000000.tar").stat().st_size
+    assert build_module.used_bytes(small_copy) == used - linked
+
+
+def test_a_dry_run_of_an_overwrite_counts_everything(invoke: Invoke, small_source: Path, small_copy: Path) -> None:
+    result = build(invoke, small_source, small_copy, "--dry-run")
+    assert "0 of them to write" in result.stdout
+    result = build(invoke, small_source, small_copy, "--dry-run", "--overwrite")
+    assert "shards: 7 of at most 8 samples, 7 of them to write" in result.stdout
 
 
 def test_a_complete_set_is_left_alone(invoke: Invoke, small_source: Path, small_copy: Path) -> None:
