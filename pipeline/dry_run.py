@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from .build import estimate_bytes, free_bytes
+from .build import estimate_bytes, free_bytes, used_bytes
 from .intake import BuildOptions, Intake, resolve
-from .shard_work import missing_views
+from .shard_work import missing_views, read_file
 from .sources import DATASETS, SourceRow
 from .sources.layout import Layout
 from .sources.rows import SPLITS
@@ -34,7 +34,10 @@ def describe_plan(options: BuildOptions, *, workers: int | None = None) -> str:
             f"planned: {plan.rows.num_rows} of {len(intake.walk.rows)} images (--limit, --splits, earlier runs)"
         )
     sizes = plan.shard_sizes()
-    missing = {shard: missing_views(options.out, shard, plan.views) for shard in plan.shards}
+    missing = {
+        shard: set(plan.views) if options.overwrite else missing_views(options.out, shard, plan.views)
+        for shard in plan.shards
+    }
     samples = {view: sum(sizes[shard] for shard, views in missing.items() if view in views) for view in plan.views}
     lines.append(
         f"shards: {len(sizes)} of at most {plan.settings.shard_size} samples, {sum(map(bool, missing.values()))} of them to write"
@@ -44,7 +47,7 @@ def describe_plan(options: BuildOptions, *, workers: int | None = None) -> str:
         total += samples[view] * size
         num_shards = sum(view in views for views in missing.values())
         lines.append(f"{view:8} {num_shards:6d} shards {samples[view] * size / 1e6:10.1f} MB")
-    free = free_bytes(_existing(options.out))
+    free = free_bytes(_existing(options.out)) + (used_bytes(options.out) if options.overwrite else 0)
     lines.append(
         f"together {total / 1e6:10.1f} MB to write; free: {free / 1e6:.1f} MB"
         + (", too little" if total > free else "")
@@ -101,7 +104,7 @@ def _time_line(intake: Intake, samples: dict[str, int], cores: int) -> str:
     start = time.perf_counter()
     for path in sample:
         try:
-            source = read_source((intake.walk.root / path).read_bytes(), image_params)
+            source = read_source(read_file(intake.walk.root / path), image_params)
         except (UnreadableImageError, OSError):
             continue
         rgb = compute_image(source, image_params)

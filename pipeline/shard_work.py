@@ -5,7 +5,9 @@ Plain functions that read and write files; pipeline/build.py runs them on Ray.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -201,7 +203,7 @@ def _images(
         checkpoint("reading", Path(row["source_path"]))
         try:
             with watch("read"):
-                data = (task.source_root / row["source_path"]).read_bytes()
+                data = read_file(task.source_root / row["source_path"])
             with watch("hash"):
                 sha256 = hashlib.sha256(data).hexdigest()
             with watch("decode"):
@@ -231,6 +233,13 @@ def _images(
         yield row, rgb, facts
 
 
+def read_file(path: Path) -> bytes:
+    """As read_bytes, but a pipe or device, which may never end, is an OSError."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_bytes()
+
+
 def _kept_rows(task: ShardTask) -> tuple[list[Row], list[Row]]:
     """The plan rows that `image` kept, with the facts of their sources."""
     sidecar = read_sidecar(task.root, "image", task.shard)
@@ -245,7 +254,7 @@ def _kept_rows(task: ShardTask) -> tuple[list[Row], list[Row]]:
 def _read_unchanged(task: ShardTask, row: Row, sha256: str) -> bytes:
     path = task.source_root / row["source_path"]
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise SourceChangedError(f"{row['source_path']} disappeared during the build: {error.strerror}") from None
     if hashlib.sha256(data).hexdigest() != sha256:

@@ -175,6 +175,22 @@ def test_sources_that_cannot_be_read_are_dropped_with_their_reason(
     assert pq.read_table(out / "index.parquet").num_rows == 50 - 3
 
 
+def test_a_pipe_is_dropped_and_not_waited_for(
+    invoke: Callable[..., Result], small_options: Options, build_here: Build, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    (source / "test/real").mkdir(parents=True)
+    os.mkfifo(source / "test/real/pipe.png")
+    options = {"source_root": source, "views": ("image",), "parser": None}
+    out = build_here(small_options(tmp_path / "out", **options))
+    (failure,) = pq.read_table(out / "failures.parquet").to_pylist()
+    assert failure["reason"] == "cannot be read: not a regular file"
+    dry = invoke(
+        main, "build", "--dataset", "folder", "--root", source, "--out", tmp_path / "x", "--views", "image", "--dry-run"
+    )
+    assert dry.exit_code == 0 and "1 of 1 could not be read" in dry.stdout
+
+
 @pytest.mark.slow
 def test_permission_denied_on_one_file(small_source: Path, tmp_path: Path) -> None:
     source = shutil.copytree(small_source, tmp_path / "source")
