@@ -203,7 +203,9 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
     checked = "sizes, file set and the hashes of the small files" + ("; --root needs --deep" if source_root else "")
     if deep:
         checked = "every hash, and a random sample of edge, noise and text computed again" + (
-            ", image and parsing from their sources too" if source_root else "; image and parsing need --root"
+            ", image and a network's parsing from their sources too"
+            if source_root
+            else "; image and parsing need --root"
         )
     click.echo(f"{root}: complete and undamaged ({checked})")
 

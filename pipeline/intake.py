@@ -92,6 +92,9 @@ def resolve(options: BuildOptions) -> Intake:
     views, parser = _views(options, existing)
     walk = DATASETS[options.dataset].walk(options.source_root, Taxonomy.load(options.generators))
     exclude_rows(walk, licences=options.exclude_licences, file=options.exclude)
+    before = existing.views if existing else {}
+    if same := [name for name in options.replace if name in before and before[name].digest == views[name].digest]:
+        walk.warnings.append(f"--replace {', '.join(ordered(same))}: the plan has these settings already")
     if (options.parser or options.parser_engine) and "parsing" not in views:
         walk.warnings.append("--parser and --parser-engine are of the parsing view, which is not built here")
     if existing is None:

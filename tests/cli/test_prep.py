@@ -191,6 +191,12 @@ def test_the_order_of_splits_says_nothing(invoke: Invoke, small_source: Path, sm
     assert result.exit_code == 0 and "0 columns of shards written" in result.stdout
 
 
+def test_a_replacement_of_the_same_settings_is_said(invoke: Invoke, small_source: Path, small_copy: Path) -> None:
+    result = build(invoke, small_source, small_copy, "--replace", "noise", "--replace", "edge")
+    assert result.exit_code == 0 and "0 columns of shards written" in result.stdout
+    assert "warning: --replace edge, noise: the plan has these settings already\n" in result.stderr
+
+
 def test_a_parser_that_is_not_used_is_said(small_options: Any, tmp_path: Path) -> None:
     intake = resolve(small_options(tmp_path / "out", views=("image",), parser="nope.pth"))
     assert "--parser and --parser-engine are of the parsing view, which is not built here" in intake.walk.warnings
