@@ -118,6 +118,18 @@ def test_a_name_of_two_lines_is_refused(root: Path) -> None:
         walk_folder(root, TAXONOMY)
 
 
+def test_splits_below_a_generator_are_said_to_be_none(root: Path) -> None:
+    """Their images went into the hash's splits without a word; masks beside the images became a source."""
+    for name in ("real/train", "masks/val", "masks/test"):
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").write_bytes(b"x")
+    found = [warning for warning in walk_folder(root, TAXONOMY).warnings if "no splits" in warning]
+    assert [warning.split(";")[0] for warning in found] == [
+        "folder 'masks' is taken for a generator, and its folders val, test for no splits",
+        "folder 'real' is taken for a generator, and its folders train for no splits",
+    ]
+
+
 def test_one_warning_for_a_generator_that_nobody_knows(root: Path) -> None:
     for split in ("train", "val", "test"):
         (root / split).mkdir()
