@@ -100,7 +100,7 @@ def build(
     from .progress import BuildBar
 
     asked_views, asked_splits = _names(views), _names(splits)
-    with sentences(failed=(SourceError, BuildError, ParserError, ValueError), wrong_use=(PlanError,)):
+    with sentences(failed=(SourceError, BuildError, ParserError, ValueError, OSError), wrong_use=(PlanError,)):
         check_names(
             dataset=dataset,
             views=asked_views,

@@ -94,7 +94,7 @@ def _find_files(root: Path) -> tuple[list[Path], Path]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{file.name} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise SourceError(f"{file.name}: expected DATASET/LABEL/SPLIT/VIDEO, found a {type(document).__name__}")

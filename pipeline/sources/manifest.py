@@ -134,7 +134,7 @@ def _read(file: Path) -> pa.Table:
         raise SourceError(f"{file.name}: a manifest is a .csv, .jsonl or .parquet file")
     try:
         table = reader(file)
-    except (pa.ArrowException, ValueError, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError, RecursionError) as error:
         raise SourceError(f"{file.name} cannot be read: {str(error).splitlines()[0]}") from error
     for column in (*REQUIRED, *OPTIONAL):
         if table.column_names.count(column) > 1:

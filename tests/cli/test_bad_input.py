@@ -174,6 +174,9 @@ def test_out_that_cannot_be_written(faces: Path, tmp_path: Path) -> None:
         done = build(faces, out, *IMAGE)
         assert done.returncode == 1
         assert "cannot write" in sentence(done.stderr)
+    done = build(faces, blocked / "below", *IMAGE, "--dry-run")
+    assert done.returncode == 1
+    assert "Not a directory" in sentence(done.stderr)
 
 
 def test_less_space_than_needed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,9 +180,10 @@ def test_bad_files_are_one_sentence(document: Any, message: str, tmp_path: Path)
 def test_no_json_and_no_json_at_all(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no JSON file in"):
         walk(tmp_path)
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(SourceError, match=r"a\.json cannot be read"):
-        walk(tmp_path)
+    for text in ("{", "[" * 5000):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(SourceError, match=r"a\.json cannot be read"):
+            walk(tmp_path)
 
 
 def test_an_export_reads_back_pixel_by_pixel(small_root: Path, tmp_path: Path, invoke: Callable[..., Result]) -> None:
