@@ -62,8 +62,8 @@ def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
         splits = [] if split else [name for name in SPLIT_ALIASES if (folder / name).is_dir()]
         if splits and len(walk.rows) > before:  # sorted by generator first, or masks beside the images
             walk.warnings.append(
-                f"folder {folder.name!r} is taken for a generator, and its folders {', '.join(splits)} for no splits; expected is "
-                f"DIR/{splits[0]}/{folder.name}, else the hash decides"
+                f"folder {folder.name!r} is taken for a generator, and its folders {', '.join(splits)} for no splits; expected "
+                f"is DIR/{splits[0]}/{folder.name}, else the hash decides"
             )
     walk.unused = +walk.unused  # without the reasons that nothing had
     if not walk.rows and any(path.suffix.lower() in IMAGE_EXTENSIONS for path in root.iterdir()):
