@@ -37,7 +37,8 @@ from .taxonomy import Taxonomy
 from .views.image import RESIZE_KERNELS, ImageParams
 from .views.noise import NoiseParams
 
-LABELS = ("generator", "kind", "family", "split", "group", "synthetic", "licence")  # of a row, in plan and walk
+LABELS = ("generator", "kind", "family", "split", "group")  # of a row, in plan and walk
+REMARKS = ("synthetic", "licence")  # of a row as well, but no result depends on them
 DEFAULT_PARSER = "bisenet"
 DRAWN_PARSER = "bisenet-lite"  # only the embedded dataset defaults to it
 
@@ -199,21 +200,33 @@ def _follow_sources(plan: Plan, walk: Walk, options: BuildOptions) -> Plan:
     new = _within_limit(plan, new)
     if gone or moved:
         lines = _listed([f"{path} was planned and is gone, or is left out now" for path in gone]) + _listed(
-            [f"{path} changed its {_changed(planned[path], labels(chosen[path]))}" for path in moved]
+            [f"{path} changed its {_changed(LABELS, planned[path], labels(chosen[path]))}" for path in moved]
         )
         advice = "restore them (and give the same --generators), build into another --out, or use --overwrite"
         raise PlanError(_refusal(options.out, lines, advice))
     if new and not options.extend:
         lines = _listed(sorted(f"{row.path} came in since the plan" for row in new))
         raise PlanError(_refusal(options.out, lines, "take them in with --extend"))
+    _check_remarks(plan, walk, chosen)
     return extend_plan(plan, new, cause="extend") if new else plan
 
 
-def _changed(before: tuple[Any, ...], now: tuple[Any, ...]) -> str:
+def _check_remarks(plan: Plan, walk: Walk, chosen: dict[str, SourceRow]) -> None:
+    """A licence may be worded anew, in a manifest or by a newer version: that is said, and refuses nothing."""
+    remarks = attrgetter(*REMARKS)
+    columns = (plan.rows[name].to_pylist() for name in ("source_path", *REMARKS))
+    stale = [(path, tuple(old)) for path, *old in zip(*columns, strict=True) if tuple(old) != remarks(chosen[path])]
+    if stale:
+        path, old = stale[0]
+        walk.warnings.append(
+            f"{len(stale)} planned sources changed, the shard set keeps what was planned (--overwrite starts anew): {path} "
+            f"changed its {_changed(REMARKS, old, remarks(chosen[path]))}"
+        )
+
+
+def _changed(names: tuple[str, ...], before: tuple[Any, ...], now: tuple[Any, ...]) -> str:
     return ", ".join(
-        f"{name} (it was {old!r}, now {new!r})"
-        for name, old, new in zip(LABELS, before, now, strict=True)
-        if old != new
+        f"{name} (it was {old!r}, now {new!r})" for name, old, new in zip(names, before, now, strict=True) if old != new
     )
 
 

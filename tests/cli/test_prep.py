@@ -247,6 +247,23 @@ def test_other_labels_than_the_plans_are_named(
     assert content(small_copy) == before
 
 
+def test_a_licence_that_is_worded_anew_is_said(
+    invoke: Invoke, small_options: Any, build_here: Any, tmp_path: Path
+) -> None:
+    source = support.write_faces(tmp_path / "source", {"real": 2})
+    rows = "path,generator,licence\nreal/000.png,real,{}\nreal/001.png,real,CC0\n"
+    (source / "manifest.csv").write_text(rows.format("CC BY"))
+    options = {"dataset": "manifest", "source_root": source, "views": ("image",), "parser": None}
+    out = build_here(small_options(tmp_path / "out", **options))
+    (source / "manifest.csv").write_text(rows.format("CC BY 4.0"))
+    result = invoke(main, "build", "--dataset", "manifest", "--root", source, "--out", out)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "warning: 1 planned sources changed, the shard set keeps what was planned (--overwrite starts anew): real/000.png "
+        "changed its licence (it was 'CC BY', now 'CC BY 4.0')\n"
+    )
+
+
 def test_verify_names_each_file_and_exits_1(
     invoke: Invoke, small_source: Path, small_root: Path, small_copy: Path
 ) -> None:
