@@ -33,9 +33,12 @@ FILE_NAMES = ("manifest.parquet", "manifest.csv", "manifest.jsonl")
 def walk_manifest(root: Path | None, taxonomy: Taxonomy) -> Walk:
     """Rows of a manifest file, or of the manifest.* in a folder; paths are relative to the manifest's folder."""
     root = check_root(root, "manifest")
-    file = root if root.is_file() else _find_manifest(root)
+    file, *others = [root] if root.is_file() else _find_manifests(root)
     records = _read(file).to_pylist()
     walk = Walk(root=file.parent, rows=[])
+    if others:
+        names = ", ".join(other.name for other in others)
+        walk.warnings.append(f"{file.name} is read and {names} beside it is not; give the one you mean as --root FILE")
     first: dict[str, tuple[int, SourceRow]] = {}  # by path: its row number and row
     labels: dict[str, tuple[int, SourceRow]] = {}  # the same by generator
     for number, record in enumerate(records, start=1):
@@ -120,11 +123,11 @@ def _truth(value: Any, where: str) -> bool:
     raise SourceError(f"{where}: synthetic {value!r} is neither true nor false")
 
 
-def _find_manifest(root: Path) -> Path:
-    for name in FILE_NAMES:
-        if (root / name).is_file():
-            return root / name
-    raise SourceError(f"no {', '.join(FILE_NAMES)} in {root}")
+def _find_manifests(root: Path) -> list[Path]:
+    found = [root / name for name in FILE_NAMES if (root / name).is_file()]
+    if not found:
+        raise SourceError(f"no {', '.join(FILE_NAMES)} in {root}")
+    return found
 
 
 def _read(file: Path) -> pa.Table:

@@ -76,6 +76,18 @@ def test_a_line_that_is_no_object(line: str, tmp_path: Path) -> None:
         walk_manifest(tmp_path, TAXONOMY)
 
 
+def test_of_two_manifests_the_one_that_is_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text('{"path": "a.png", "generator": "real"}\n')
+    assert walk_manifest(tmp_path, TAXONOMY).warnings == []
+    (tmp_path / "manifest.csv").write_text("path,generator\nb.png,real\n")
+    found = walk_manifest(tmp_path, TAXONOMY)
+    assert [row.path for row in found.rows] == ["b.png"]
+    assert found.warnings == [
+        "manifest.csv is read and manifest.jsonl beside it is not; give the one you mean as --root FILE"
+    ]
+    assert [row.path for row in walk_manifest(tmp_path / "manifest.jsonl", TAXONOMY).rows] == ["a.png"]
+
+
 def test_a_byte_order_mark_leaves_the_first_column_text(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_bytes(b"\xef\xbb\xbfgroup,path,generator\n007,a.png,real\n")
     assert [row.group for row in walk_manifest(tmp_path, TAXONOMY).rows] == ["007"]
