@@ -35,6 +35,8 @@ def balanced_order(labels: Rows, *, seed: int, epoch: int, selection_digest: str
     """As many draws as there are rows, every class equally often (to one), without repeats before a class is used up."""
     generator = _generator(seed, epoch, selection_digest, "balanced")
     count = len(labels)
+    if not count:
+        return np.arange(0, dtype=np.int64)
     classes = np.unique(labels)
     picks = []
     for number, label in enumerate(generator.permutation(classes)):

@@ -155,6 +155,8 @@ class ShardSet:
                 if name not in self.document["generators"]:
                     known = ", ".join(sorted(self.document["generators"]))
                     raise ShardSetError(f"{self.root} has no generator {name!r}; it has {known}")
+            if len(set(generators)) < len(generators):
+                raise ShardSetError(f"generators names one twice: {', '.join(generators)}")
             rows = _among(rows, generators)
             classes = tuple(generators)
         if chosen is not None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from bmrl.pipeline import ShardSet
+from bmrl.pipeline.shardset import ShardSetError
 from bmrl.pipeline.intake import BuildOptions
 from bmrl.pipeline.loader import Loader
 from bmrl.pipeline.order import balanced_order, epoch_order
@@ -276,3 +277,17 @@ def test_a_balanced_epoch_resumes_too(rows: ShardSet) -> None:
     assert torch.bincount(torch.cat([batch["label"] for batch in batches])).tolist() == [4, 4]
     for step, state in enumerate(states, 1):
         assert_same(list(resumed(make, state)), batches[step:])
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("threads", [0, 2])
+def test_no_rows_are_no_batches(balanced: bool, threads: int, rows: ShardSet) -> None:
+    nothing = rows.take(np.arange(0))
+    loader = nothing.loader(views=(), batch_size=3, drop_last=False, balanced=balanced, num_threads=threads)
+    assert (len(loader), list(loader), loader.epoch) == (0, [], 1)
+
+
+def test_a_generator_twice_is_refused(rows: ShardSet) -> None:
+    """Its rows would all have had the second label, and the first class none."""
+    with pytest.raises(ShardSetError, match="generators names one twice: real, real"):
+        rows.select(generators=["real", "real"])
