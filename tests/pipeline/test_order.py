@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from bmrl.pipeline import ShardSet
-from bmrl.pipeline.shardset import ShardSetError
 from bmrl.pipeline.intake import BuildOptions
 from bmrl.pipeline.loader import Loader
 from bmrl.pipeline.order import balanced_order, epoch_order
+from bmrl.pipeline.shardset import ShardSetError
 
 VIEWS = ("image", "edge", "noise", "parsing", "text")
 WORLDS = (1, 2, 4)
