@@ -108,7 +108,7 @@ def resolve(options: BuildOptions) -> Intake:
     plan = _follow_sources(plan, walk, options)
     _check_duplicates(plan, walk, options, num_planned=existing.rows.num_rows)
     if options.retry_failed:
-        plan = _retry_failed(plan, walk, options.out)
+        plan = _retry_failed(plan, existing, walk, options.out)
     return Intake(plan=plan, walk=walk, parser=parser, is_new=plan.document() != existing.document())
 
 
@@ -255,11 +255,16 @@ def _within_limit(plan: Plan, new: list[SourceRow]) -> list[SourceRow]:
     return kept
 
 
-def _retry_failed(plan: Plan, walk: Walk, root: Path) -> Plan:
-    """Sources whose last attempt failed become new rows at the end, one round further."""
-    if not all(read_sidecar(root, "image", shard) for shard in plan.shards):
+def _retry_failed(plan: Plan, existing: Plan, walk: Walk, root: Path) -> Plan:
+    """Sources whose last attempt failed become new rows at the end of `plan`, one round further.
+
+    What failed is known of the shards of `existing`; a round that was interrupted goes on, and none is added to it.
+    """
+    if existing.segments[-1].cause == "retry" and not (root / "dataset.json").exists():
+        return plan
+    if not all(read_sidecar(root, "image", shard) for shard in existing.shards):
         raise PlanError(f"the build in {root} is not complete yet; run it to its end before --retry-failed")
-    failing = still_failing(root, plan)
+    failing = still_failing(root, existing)
     by_attempt: dict[int, list[SourceRow]] = {}
     for row in walk.rows:
         if row.path in failing:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import build, content, run_command
+from PIL import Image
+from support import build, content, picture, run_command, write_faces
 
 from bmrl.pipeline import ShardSet
+from bmrl.pipeline.finalise import begin_changes
+from bmrl.pipeline.intake import BuildOptions, resolve
+from bmrl.pipeline.plan import write_plan
 
 KEY = re.compile(r"[a-z0-9_-]+")
 VIEWS = ("image", "edge", "noise", "parsing", "text")
@@ -140,3 +145,26 @@ def test_export_joins_columns(shards: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "joined/000000.tar") as tar:
         suffixes = {member.name.split(".", 1)[1] for member in tar}
     assert suffixes == {"npy", "txt", "json"}
+
+
+def test_an_interrupted_retry_goes_on_with_the_same_command(
+    small_options: Callable[..., BuildOptions], build_here: Callable[[BuildOptions], Path], tmp_path: Path
+) -> None:
+    """As the sentence of an interrupt says; it was refused as 'not complete yet', and so was one beside --extend."""
+    source = write_faces(tmp_path / "source", {"real": 2})
+    (source / "real/broken.png").write_bytes(b"no image")
+    given = {"source_root": source, "views": ("image",), "parser": None}
+    out = build_here(small_options(tmp_path / "out", **given))
+    Image.fromarray(picture(7)).save(source / "real/new.png")
+    options = small_options(out, **given, extend=True, retry_failed=True)
+    plan = resolve(options).plan
+    assert [(segment.cause, segment.num_rows) for segment in plan.segments] == [
+        ("build", 3),
+        ("extend", 1),
+        ("retry", 1),
+    ]
+    begin_changes(out)
+    write_plan(out, plan)  # and killed
+    assert resolve(options).plan.document() == plan.document()
+    build_here(options)
+    assert [segment.cause for segment in resolve(options).plan.segments] == ["build", "extend", "retry", "retry"]
