@@ -24,6 +24,8 @@ from .rows import (
     unreadable,
 )
 
+HIDDEN_FOLDER = "a hidden folder"
+
 
 def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
     """Rows of a folder tree. The group is the file's stem, so equal names in two generator folders share a split."""
@@ -94,7 +96,9 @@ def _subfolders(folder: Path, walk: Walk) -> list[Path]:
             walk.unused["stands in no generator's folder"] += 1
         elif path.is_symlink() and path.is_dir():
             walk.unused[LINKED_FOLDER] += 1
-        elif path.is_dir() and not path.name.startswith("."):
+        elif path.is_dir() and path.name.startswith("."):
+            walk.unused[HIDDEN_FOLDER] += 1
+        elif path.is_dir():
             found.append(path)
     return found
 
@@ -113,7 +117,9 @@ def _images(folder: Path, walk: Walk) -> Iterator[Path]:
         raise unreadable(error) from error
 
     for directory, subfolders, files in os.walk(folder, onerror=stop):
-        subfolders.sort()
+        hidden = [name for name in subfolders if name.startswith(".")]  # .thumbnails, .ipynb_checkpoints
+        walk.unused[HIDDEN_FOLDER] += len(hidden)
+        subfolders[:] = sorted(set(subfolders) - set(hidden))
         walk.unused[LINKED_FOLDER] += sum(os.path.islink(os.path.join(directory, name)) for name in subfolders)  # noqa: PTH114, PTH118
         for name in files:
             if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS:  # noqa: PTH122 - 100,000 Path objects cost seconds

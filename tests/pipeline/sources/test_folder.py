@@ -80,6 +80,16 @@ def test_linked_folders_are_not_followed_but_counted(root: Path, tmp_path: Path)
     assert found.warnings == []
 
 
+def test_hidden_folders_are_not_entered_but_counted(root: Path) -> None:
+    """Thumbnails and checkpoints of notebooks were samples."""
+    for name in (".cache/a", "real/.thumbnails", "real/deep/.ipynb_checkpoints"):
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").write_bytes(b"x")
+    found = walk_folder(root, TAXONOMY)
+    assert paths(found) == WHOLE
+    assert found.unused == {"a hidden folder": 3}
+
+
 def test_images_beside_the_generators_are_counted(root: Path) -> None:
     (root / "val").mkdir()
     for place in ("", "val/"):
