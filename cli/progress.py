@@ -31,7 +31,9 @@ class BuildBar:
         self._bar.update(progress.done - self._bar.n)
 
     def message(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(
+            f"{text}\n", file=sys.stderr, end=""
+        )  # in one piece: an interrupt between the two joins its sentence to it
 
     def __enter__(self) -> BuildBar:
         return self
