@@ -237,11 +237,11 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
 @click.option("--grid", type=_PATH, metavar="FILE.png", help="Write all views of the samples side by side.")
 def head(root: Path, count: int, grid: Path | None) -> None:
     """Show the first samples of a shard set; with --grid as a picture, one sample of every source first."""
-    from ..pipeline.preview import describe_rows, write_grid
+    from ..pipeline.preview import GridError, describe_rows, write_grid
     from ..pipeline.reader import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
 
-    with sentences(failed=(ShardSetError, DamagedShardError, OSError)):
+    with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(GridError,)):
         shard_set = ShardSet.open(root)
         if grid is None:
             click.echo(describe_rows(shard_set, count))

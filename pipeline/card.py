@@ -11,7 +11,7 @@ import yaml
 from .columns import ViewPlan
 from .commit import write_bytes
 from .preview import write_grid
-from .shardset import ShardSet
+from .shardset import ShardSet, is_within
 
 GRID = "grid.png"
 GRID_ROWS = 10  # sources that the picture shows
@@ -47,7 +47,7 @@ class CardError(ValueError):
 def check_folder(folder: Path, root: Path) -> None:
     """Raises CardError where a card would stand in ROOT, whose files are fixed, or replace a README.md of another kind."""
     readme = folder / "README.md"
-    if folder.resolve().is_relative_to(root.resolve()):
+    if is_within(folder, root):
         raise CardError(f"--card {folder} is inside the shard set, whose files are fixed; give another folder")
     if folder.exists() and not folder.is_dir():
         raise CardError(f"--card {folder} is a file; give a folder")

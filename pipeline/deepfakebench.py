@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from .commit import AtomicFile, write_json
-from .export import ExportError
+from .export import ExportError, check_out
 from .shardset import ShardSet
 from .sources.deepfakebench import FOLDER
 from .sources.rows import SPLITS
@@ -25,8 +25,7 @@ def export_deepfakebench(shard_set: ShardSet, out: Path) -> int:
     NAME is OUT's own. A video is a group of the shard set, a label GENERATOR_Real or GENERATOR_Fake; DeepfakeBench's
     configuration takes OUT as rgb_dir, OUT/dataset_json as dataset_json_folder, and the label_dict. Raises ExportError.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"--out {out} is not an empty folder")
+    check_out(shard_set, out)
     name = out.resolve().name
     labels: dict[str, int] = {}
     videos: dict[str, Any] = {}  # label -> split -> video -> {label, frames}

@@ -9,12 +9,20 @@ import webdataset as wds
 
 from .commit import AtomicFile
 from .plan import ordered
-from .shardset import ShardSet
+from .shardset import ShardSet, is_within
 from .tars import DamagedShardError, Sidecar, read_members, read_sidecar
 
 
 class ExportError(ValueError):
     """A view the shard set lacks, or a folder that is in use (exit code 2)."""
+
+
+def check_out(shard_set: ShardSet, out: Path) -> None:
+    """Raises ExportError where OUT is in use, or stands in ROOT, whose files are fixed."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"--out {out} is not an empty folder")
+    if is_within(out, shard_set.root):
+        raise ExportError(f"--out {out} is inside the shard set, whose files are fixed; give another folder")
 
 
 def read_sidecars(shard_set: ShardSet, views: Sequence[str], shard: str) -> list[Sidecar]:
@@ -37,8 +45,7 @@ def export_tars(shard_set: ShardSet, views: Sequence[str], out: Path) -> int:
             raise ExportError(f"{shard_set.root} has no view {view!r}; it has {known}")
     if not views:
         raise ExportError("--views names no view")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"--out {out} is not an empty folder")
+    check_out(shard_set, out)
     out.mkdir(parents=True, exist_ok=True)
     count = 0
     for shard in shard_set.shard_names:

@@ -8,7 +8,7 @@ from pathlib import Path
 import webdataset as wds
 
 from .commit import AtomicFile, write_json
-from .export import ExportError, read_sidecars
+from .export import ExportError, check_out, read_sidecars
 from .shardset import ShardSet
 from .tars import read_members
 from .views.codec import encode_png
@@ -23,8 +23,7 @@ def export_open_clip(shard_set: ShardSet, out: Path) -> int:
     for view in ("image", "text"):
         if view not in shard_set.views:
             raise ExportError(f"{shard_set.root} has no view {view!r}, which open_clip needs; build it first")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"--out {out} is not an empty folder")
+    check_out(shard_set, out)
     plan = shard_set.plans["image"]
     numbers: Counter[str] = Counter()
     sizes: dict[str, dict[str, int]] = {}  # split -> tar -> samples

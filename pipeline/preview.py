@@ -11,12 +11,16 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from .columns import ARRAYS
-from .shardset import ShardSet, ShardSetError
+from .shardset import ShardSet, ShardSetError, is_within
 from .views.parsing import colorize
 
 CELL = 224  # pixels a side of one view in a grid
 _VIEWS = ("image", "edge", "noise", "parsing", "text")
 Picture = npt.NDArray[np.uint8]  # (H, W, 3)
+
+
+class GridError(ValueError):
+    """A place that the picture must not be written to (exit code 2)."""
 
 
 def describe_rows(shard_set: ShardSet, count: int) -> str:
@@ -35,6 +39,8 @@ def describe_rows(shard_set: ShardSet, count: int) -> str:
 
 def write_grid(shard_set: ShardSet, count: int, path: Path) -> None:
     """A PNG with one row a sample: image, edge, noise, parsing, text; every source is shown before any a second time."""
+    if is_within(path, shard_set.root):
+        raise GridError(f"--grid {path} is inside the shard set, whose files are fixed; give another file")
     rows = spread_rows(shard_set, count)
     if not rows:
         raise ShardSetError(f"{shard_set.root} has no samples to show; failures.parquet says why they were dropped")

@@ -227,6 +227,11 @@ class ShardSet:
         return verify(self.root, deep=deep, source_root=source_root)
 
 
+def is_within(path: Path, root: Path) -> bool:
+    """Whether a file or folder that is to be written would be one of a shard set's."""
+    return path.resolve().is_relative_to(root.resolve())
+
+
 def _sums(root: Path) -> dict[str, str]:
     try:
         return read_sums(root)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from support import write_faces
+from support import content, write_faces
 
 from bmrl.cli.prep import main
 from bmrl.pipeline.deepfakebench import export_deepfakebench
@@ -73,3 +73,16 @@ def test_no_name_leads_out_of_the_export(
         f"{label}/_..",
         f"{label}/b",
     ]
+
+
+@pytest.mark.parametrize("what", [("export", *what, "--out") for what in WHAT] + [("head", "--grid")])
+@pytest.mark.parametrize("place", ["new", "dataset.json"])
+def test_nothing_is_written_into_the_shard_set(
+    place: str, what: tuple[str, ...], invoke: Invoke, small_copy: Path
+) -> None:
+    """It was 'damaged' afterwards, and --grid ROOT/dataset.json replaced the file."""
+    before = content(small_copy)
+    result = invoke(main, what[0], small_copy, *what[1:], small_copy / place)
+    assert result.exit_code == 2
+    assert "inside the shard set" in result.stderr or "not an empty folder" in result.stderr
+    assert content(small_copy) == before
