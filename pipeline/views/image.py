@@ -64,6 +64,8 @@ def read_source(data: bytes, params: ImageParams | None = None) -> Source:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, params)
                 image_format, quality = str(image.format), jpeg_quality(image)
+                if image_format == "TIFF" and image.mode == "I":  # 32 bits; of a PNG it is Pillow 10's word for 16
+                    raise UnreadableImageError("32-bit pixels have no defined range")
                 is_turned = image.getexif().get(_ORIENTATION, 1) != 1  # exif_transpose would copy every image
                 is_plain = image_format == "JPEG" and image.mode == "RGB" and not is_turned
                 rgb = _decode_whole_jpeg(data, image.size) if is_plain else None

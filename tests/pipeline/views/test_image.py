@@ -149,6 +149,7 @@ def test_a_huge_image_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) 
         (encoded(Image.new("RGB", (1, 1))), "1x1 pixels: a side is under 64"),
         (encoded(Image.new("RGB", (63, 500))), "63x500 pixels: a side is under 64"),
         (encoded(Image.new("F", (64, 64)), "TIFF"), "floating-point"),
+        (encoded(Image.new("I", (64, 64), 200), "TIFF"), "32-bit pixels"),  # it was black
     ],
 )
 def test_what_cannot_be_read_has_a_reason(data: bytes, reason: str) -> None:
