@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .columns import VIEWS, ViewPlan
+from .finalise import INDEX_SCHEMA
 from .plan import SCHEMA_VERSION, shard_name
 from .protocols import Protocol, load_protocol
 from .sums import read_sums
@@ -25,6 +26,9 @@ from .sums import read_sums
 if TYPE_CHECKING:
     from .loader import Loader
     from .verify import Damage
+
+
+_FIELDS = {"name", "classes", "generators", "prompts", "views", "counts", "shards", "plan_id"}  # of dataset.json
 
 
 class ShardSetError(ValueError):
@@ -63,6 +67,8 @@ class ShardSet:
             raise ShardSetError(f"{file} is damaged; `bmrl-prep build` writes it again") from None
         if version != SCHEMA_VERSION:
             raise ShardSetError(f"{file} has schema_version {version}, this version of bmrl reads {SCHEMA_VERSION}")
+        if absent := sorted(_FIELDS - set(document)):
+            raise ShardSetError(f"{file} has no {absent[0]!r}; `bmrl-prep build` writes it again")
         sums = _sums(root)
         for name in ("dataset.json", "index.parquet"):  # a flipped bit in either would be another epoch
             try:
@@ -82,6 +88,10 @@ class ShardSet:
             index = pq.read_table(root / "index.parquet").combine_chunks()
         except (OSError, pa.ArrowException) as error:
             raise ShardSetError(f"{root / 'index.parquet'} cannot be read: {str(error).splitlines()[0]}") from error
+        if absent := sorted(set(INDEX_SCHEMA.names) - set(index.column_names)):
+            raise ShardSetError(
+                f"{root / 'index.parquet'} has no column {absent[0]!r}; `bmrl-prep build` writes it again"
+            )
         return cls(root=root, document=document, index=index, classes=tuple(document["classes"]))
 
     @property

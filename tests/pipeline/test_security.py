@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import xxhash
 from click.testing import Result
@@ -151,6 +152,25 @@ def test_shards_and_views_of_other_names_are_refused(name: str, small_copy: Path
         reseal(small_copy)
         with pytest.raises(ShardSetError, match="not a name"):
             ShardSet.open(small_copy)
+
+
+@pytest.mark.parametrize("field", ["views", "shards", "classes", "generators", "prompts", "counts", "name", "plan_id"])
+def test_a_document_without_a_field_is_refused(field: str, small_copy: Path) -> None:
+    document = json.loads((small_copy / "dataset.json").read_text())
+    del document[field]
+    (small_copy / "dataset.json").write_text(json.dumps(document))
+    reseal(small_copy)
+    with pytest.raises(ShardSetError, match=f"dataset.json has no '{field}'"):
+        ShardSet.open(small_copy)
+
+
+@pytest.mark.parametrize("column", ["key", "generator", "shard", "licence"])
+def test_an_index_without_a_column_is_refused(column: str, small_copy: Path) -> None:
+    file = small_copy / "index.parquet"
+    pq.write_table(pq.read_table(file).drop_columns([column]), file)
+    reseal(small_copy)
+    with pytest.raises(ShardSetError, match=f"index.parquet has no column '{column}'"):
+        ShardSet.open(small_copy)
 
 
 RUNS = "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{marker}]]\n"
