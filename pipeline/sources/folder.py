@@ -25,6 +25,7 @@ from .rows import (
 )
 
 HIDDEN_FOLDER = "a hidden folder"
+MAPS = ("masks", "labels")  # beside the splits of what `bmrl-prep synth` and the embedded dataset write
 
 
 def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
@@ -77,7 +78,9 @@ def _generator_folders(root: Path, walk: Walk) -> Iterator[tuple[Path, str]]:
     """(folder of one generator, its split or '')."""
     for entry in _subfolders(root, walk):
         split = SPLIT_ALIASES.get(entry.name.lower())
-        if split is None:
+        if entry.name in MAPS and (root / "manifest.parquet").is_file():
+            walk.unused["a folder of masks or label maps"] += 1
+        elif split is None:
             yield entry, ""
         else:
             for generator in _subfolders(entry, walk):

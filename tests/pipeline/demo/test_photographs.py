@@ -10,7 +10,9 @@ from bmrl.pipeline.demo.faces import Face
 from bmrl.pipeline.demo.photographs import crop_photograph, find_photographs, synthesise
 from bmrl.pipeline.demo.png import png_text, read_png
 from bmrl.pipeline.demo.simulators import SEEN, SIMULATORS
+from bmrl.pipeline.sources import DATASETS
 from bmrl.pipeline.sources.rows import hash_split
+from bmrl.pipeline.taxonomy import Taxonomy
 
 
 @pytest.fixture
@@ -58,6 +60,11 @@ def test_photographs_get_every_source(folder: Path, parse, tmp_path: Path) -> No
             assert row["group"] == f"{row['identity']}+{row['partner']}" and row["partner"] != row["identity"]
         if row["generator"] != "real":
             assert read_png(out / row["mask"]).any() and row["strength"] > 0
+    by_manifest, by_folder = (DATASETS[name].walk(out, Taxonomy.load()) for name in ("manifest", "folder"))
+    assert [(row.path, row.generator, row.kind, row.split) for row in by_folder.rows] == [
+        (row.path, row.generator, row.kind, row.split) for row in by_manifest.rows
+    ]
+    assert by_folder.unused == {"a folder of masks or label maps": 2} and by_folder.warnings == []
     again = synthesise(folder, tmp_path / "again", parse=parse)
     assert again.manifest.read_bytes() == made.manifest.read_bytes()
     path = next(row["path"] for row in rows if row["kind"] == "FS")
