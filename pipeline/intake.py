@@ -16,7 +16,7 @@ from typing import Any
 from .columns import VIEWS, ViewPlan, plan_edge, plan_image, plan_noise, plan_text
 from .commit import TEMPORARY_PREFIX
 from .exclude import exclude_rows
-from .finalise import still_failing
+from .finalise import TABLES, still_failing
 from .parsing_plan import ParserChoice, plan_parsing_view
 from .plan import (
     Plan,
@@ -285,16 +285,7 @@ def clear(out: Path) -> None:
     """`--overwrite`: remove what a build writes, and refuse to remove anything else."""
     if not out.exists():
         return
-    ours = {
-        *VIEWS,
-        "plan.json",
-        "plan.parquet",
-        "index.parquet",
-        "failures.parquet",
-        "SHA256SUMS",
-        "dataset.json",
-        ".log",
-    }
+    ours = {*VIEWS, *TABLES, "SHA256SUMS", ".log"}
     entries = [entry for entry in out.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)]
     foreign = sorted(
         [entry.name for entry in entries if entry.name not in ours]
