@@ -78,7 +78,7 @@ def load_weights(model: Attributor, path: Path) -> None:
         raise RunError(f"{path} does not exist: the run has no such checkpoint yet") from None
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged ({error}); use another checkpoint, or train again") from error
-    own = model.state_dict()
+    state, own = model.upgrade(state), model.state_dict()
     wrong = sorted(k for k in {*own, *state} if k not in own or k not in state or own[k].shape != state[k].shape)
     if wrong:
         raise RunError(

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from .. import check_attributor, from_config
+from ..attributors import check_attributor
+from ..resolve import config_from_json, from_config
 from ..attributor import Attributor
-from ..config import RunConfig, config_from_json, config_to_json
+from ..config import RunConfig, config_to_json
 from .checkpoint import RunError, load_weights, read_json, write_json
 
 SCHEMA_VERSION = 1

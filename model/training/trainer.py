@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ..attributor import Attributor
-from ..config import LossConfig, TrainConfig
+from ..config import TrainConfig
 from ..inputs import Batch, flip, to_device
 from .checkpoint import Checkpoints, save_weights
 from .distributed import World, any_of, average, average_gradients, same_everywhere
@@ -79,7 +79,7 @@ class Trainer:
     ) -> None:
         self.model, self.run, self.device, self.world = model, run, device, world
         self.config: TrainConfig = model.config.train
-        self.weights: LossConfig = model.config.losses
+        self.weights = model.loss_weights()
         self._train, self._validation = train, validation
         self._steps_per_epoch = len(train)
         if self._steps_per_epoch == 0:
@@ -222,7 +222,7 @@ class Trainer:
         for part in parts:
             with self._autocast():
                 terms = self.model.losses(part)
-            loss = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
+            loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
             (loss / len(parts)).backward()
             named = {f"loss_{name}": term for name, term in terms.items()}
             for name, figure in {"loss": loss, **named, **self.model.record}.items():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bmrl.model import build
-from bmrl.model.alignment import blank_levels, encode_levels, encode_whole
+from bmrl.model.layers.alignment import blank_levels, encode_levels, encode_whole
 from bmrl.pipeline.views.text import tokenize
 
 REAL = ("a photo of a real face", "a photo of an unmanipulated face", "captured by a camera", "a camera")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bmrl.model.blocks import Attention, ConvStack, MapTransformer, TransformerBlock
+from bmrl.model.layers.blocks import Attention, ConvStack, MapTransformer, TransformerBlock
 
 
 def test_the_papers_backbone_has_17_convolutions_and_ends_at_7x7() -> None:

@@ -204,10 +204,22 @@ def test_a_loss_that_changes_leaves_the_initial_weights(overrides: dict[str, Any
     """So that rows of an ablation differ in the loss alone. (A module that is off does move what is built behind it.)"""
     full = make(tiny).state_dict()
     other = make(tiny, **overrides).state_dict()
-    same = {name: tensor for name, tensor in full.items() if not name.startswith(("head", "center_loss"))}
+    without = ("parsing.",) if overrides == {"losses.cpc": 0} else ()  # then PE is drawn and let go, see below
+    assert {name.startswith("parsing.") for name in other} == ({False} if without else {False, True})
+    same = {name: tensor for name, tensor in full.items() if not name.startswith(("head", "center_loss", *without))}
     assert same and all(torch.equal(other[name], tensor) for name, tensor in same.items())
     heads = [[t for name, t in weights.items() if name.startswith("head")][-2:] for weights in (full, other)]
     assert all(torch.equal(one, two) for one, two in zip(*heads, strict=True))
+
+
+def test_without_cpc_there_is_no_parsing_encoder(tiny: dict[str, Any], batch: dict[str, Any]) -> None:
+    """It is neither stored nor trained, and its column is not read; weights of version 0.1, which built it, still fit."""
+    model = make(tiny, **{"losses.cpc": 0})
+    assert model.parsing is None and "parsing" not in model.training_views
+    assert set(model.losses({view: batch[view] for view in (*model.training_views, "label")})) == TERMS - {"cpc"}
+    older = make(tiny).state_dict()
+    assert set(model.upgrade(older)) == set(model.state_dict()) < set(older)
+    assert set(make(tiny).upgrade(older)) == set(older)
 
 
 def test_the_same_seed_gives_the_same_weights(tiny: dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from bmrl.model.config import PRESETS, SEMANTICS, config_from_json, config_to_json, resolve_config
+from bmrl.model.attributors.bmrl import PRESETS, SEMANTICS
+from bmrl.model.config import config_to_json
+from bmrl.model.resolve import config_from_json, resolve_config
 
 
 def test_the_papers_values_are_the_defaults_of_paper() -> None:
@@ -97,7 +99,7 @@ def test_unknown_presets_and_semantics_list_the_known_ones() -> None:
 
 
 def test_a_foreign_config_file_is_refused() -> None:
-    document = config_to_json(PRESETS["demo"])
+    document = config_to_json(resolve_config("bmrl", "demo", "sound"))
     with pytest.raises(ValueError, match=r"unknown setting train\.momentum"):
         config_from_json({**document, "train": {**document["train"], "momentum": 0.9}})
     with pytest.raises(ValueError, match="setting 'losses' is missing"):

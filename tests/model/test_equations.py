@@ -239,7 +239,7 @@ def test_a_readout_a_level_with_sample_pair_attention(
     with torch.no_grad():
         model.log_scale_cmc.fill_(math.log(4.0))
         found = model.losses(batch)
-        aligned = model.level_features(batch["text"])
+        aligned = model.aligned_text(batch["text"]).features
     assert float(found["cmc"]) == pytest.approx(sum(levels) / 4, rel=1e-5)
     assert float(found["kl"]) == pytest.approx(kl, rel=1e-5)
     for u in range(6):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from bmrl.model.config import resolve_config
+from bmrl.model.resolve import resolve_config
 from bmrl.model.training.optimizer import learning_rate, make_optimizer
 
 EPOCH = 10  # steps

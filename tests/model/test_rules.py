@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from bmrl.model import build
-from bmrl.model.config import PRESETS, SEMANTICS, resolve_config
+from bmrl.model.attributors.bmrl import PRESETS, SEMANTICS
+from bmrl.model.resolve import resolve_config
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"losses.vcc": 1}, "losses.vcc and losses.dfacc are two losses on the same centres; set one to 0"),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from bmrl.model.config import LossConfig, RunConfig, resolve_config
+from bmrl.model.attributor import Attributor, LabelSpace
+from bmrl.model.config import RunConfig
 from bmrl.model.inputs import Batch, image_input
 from bmrl.model.losses import (
     CenterLoss,
@@ -21,6 +22,7 @@ from bmrl.model.losses import (
     contrastive_loss,
     dfacc_loss,
 )
+from bmrl.model.resolve import resolve_config
 from bmrl.model.training.trainer import Trainer
 from bmrl.pipeline.shardset import ShardSet
 
@@ -32,7 +34,7 @@ def features() -> Tensor:
 
 
 def test_dfacc_in_feature_space_starts_from_class_means() -> None:
-    part = CenterLoss(3, 5, weights=LossConfig(), space="feature")
+    part = CenterLoss(3, 5, kind="dfacc", space="feature")
     x, logits = features(), torch.zeros(6, 3)
     assert float(part(x, logits, LABELS)["dfacc"].detach()) == 0.0 and float(part.record["related_share"]) == 0.0
     part(2.0 * x, logits, LABELS)  # lengths do not count
@@ -45,8 +47,22 @@ def test_dfacc_in_feature_space_starts_from_class_means() -> None:
     assert float(found["dfacc"].detach()) == pytest.approx(float(dfacc_loss(unit, LABELS, means)), abs=1e-6)
 
 
+def test_a_step_does_not_ask_the_device_whether_centres_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, after = (CenterLoss(3, 5, kind="dfacc", space="feature") for _ in range(2))
+    part(features(), torch.zeros(6, 3), LABELS)
+    part.end_epoch()
+    after.load_state_dict(part.state_dict())
+    for one in (part, after):  # after a change it is asked once
+        one(features(), torch.zeros(6, 3), LABELS)
+    asked: list[bool] = []
+    monkeypatch.setattr(Tensor, "__bool__", lambda _: asked.append(True) or True)
+    terms = [one(features(), torch.zeros(6, 3), LABELS)["dfacc"] for one in (part, after)]
+    monkeypatch.undo()
+    assert asked == [] and float(terms[0].detach()) == float(terms[1].detach()) != 0.0
+
+
 def test_a_class_that_the_first_epoch_lacks_keeps_its_centre() -> None:
-    part = CenterLoss(4, 5, weights=LossConfig(), space="feature")
+    part = CenterLoss(4, 5, kind="dfacc", space="feature")
     before = part.centers[3].clone()
     part(features(), torch.zeros(6, 4), LABELS)
     part.end_epoch()
@@ -57,12 +73,12 @@ def test_a_class_that_the_first_epoch_lacks_keeps_its_centre() -> None:
 def test_random_centres_are_about_as_long_as_unit_vectors(space: str) -> None:
     """Plain normal ones would lie about 30 apart at 512 dimensions (M3)."""
     torch.manual_seed(0)
-    centers = CenterLoss(64, 512, weights=LossConfig(), space=space).centers.detach()
+    centers = CenterLoss(64, 512, kind="dfacc", space=space).centers.detach()
     assert float(centers.norm(dim=1).mean()) == pytest.approx(1.0, abs=0.05)
 
 
 def test_dfacc_over_probabilities() -> None:
-    part = CenterLoss(3, 5, weights=LossConfig(margin=0.9, inter_weight=0.3), space="prob")
+    part = CenterLoss(3, 5, kind="dfacc", margin=0.9, inter_weight=0.3, space="prob")
     logits = 3.0 * features()[:, :3]
     found = part(features(), logits, LABELS)["dfacc"]
     expected = dfacc_loss(logits.softmax(dim=1), LABELS, part.centers, margin=0.9, inter_weight=0.3)
@@ -70,7 +86,7 @@ def test_dfacc_over_probabilities() -> None:
 
 
 def test_vcc_on_the_same_centres() -> None:
-    part = CenterLoss(3, 5, weights=LossConfig(dfacc=0.0, vcc=1.0, vcc_delta=0.5), space="prob")
+    part = CenterLoss(3, 5, kind="vcc", delta=0.5, space="prob")
     logits = features()[:, :3]
     found = part(features(), logits, LABELS)
     expected = contrastive_center_loss(logits.softmax(dim=1), LABELS, part.centers, delta=0.5)
@@ -130,26 +146,25 @@ def test_spa_starts_at_one_half_and_refuses_larger_batches() -> None:
         part(LABELS)
 
 
-class Linear(nn.Module):
+class Linear(Attributor):
     """The smallest attributor: mean colours and one layer. What it takes to add DFACC or VCC is marked."""
 
     inference_views = training_views = ("image",)
 
     def __init__(self, config: RunConfig, num_classes: int) -> None:
-        super().__init__()
-        self.config, self.num_classes = config, num_classes
+        super().__init__(config, LabelSpace.of(num_classes))
         self.layer, self.head = nn.Linear(3, 8), nn.Linear(8, num_classes)
-        self.center_loss = CenterLoss(num_classes, 8, weights=config.losses, space=config.equations.dfacc_space)  # here
-        self.record: dict[str, Tensor] = {}
+        kind, space = ("vcc" if config.losses.vcc else "dfacc"), config.equations.dfacc_space
+        self.center_loss = CenterLoss(num_classes, 8, kind=kind, space=space, margin=config.losses.margin)  # here
+
+    def loss_weights(self) -> dict[str, float]:
+        return {name: getattr(self.config.losses, name) for name in ("dfa", "dfacc", "vcc")}
 
     def embed(self, batch: Batch) -> Tensor:
         return self.layer(image_input(batch).mean(dim=(2, 3)))
 
     def classify(self, features: Tensor) -> Tensor:
         return self.head(features)
-
-    def logits(self, batch: Batch) -> Tensor:
-        return self.classify(self.embed(batch))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         found = self.embed(batch)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bmrl.model import build
-from bmrl.model.blocks import use_channels_last
+from bmrl.model.layers.blocks import use_channels_last
 from bmrl.model.training.trainer import Trainer
 from bmrl.pipeline.shardset import ShardSet
 

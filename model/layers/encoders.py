@@ -1,4 +1,4 @@
-"""BMRL's encoders: a visual branch (appearance, edge, noise and parsing alike) and the language encoder.
+"""What several attributors encode with: a backbone with a transformer over its map, and a causal language encoder.
 
 Legend: B batch, C channels, H W pixels, N tokens, D token dimension, U distinct prompts.
 """
@@ -8,49 +8,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import ConvStack, MapTransformer, TransformerBlock
-from .config import ModelConfig
+from ...pipeline.views.text import CONTEXT_LENGTH, NUM_LEVELS
+from .blocks import TransformerBlock
 
-NUM_LEVELS = 4
-CONTEXT_LENGTH = 77
 VOCABULARY = 49408  # CLIP's BPE
 START, END = 49406, 49407
 
 
-class VisualEncoder(nn.Module):
-    """Backbone, one token (or 49), class token, Q blocks: (B, C, S, S) -> (B, D). AE, EE and PE of BMRL.
+class MapEncoder(nn.Module):
+    """Backbone, then what makes one feature of its map: float (B, C, S, S) -> (B, D)."""
 
-    All of one depth, as the paper says; the released code has 3 blocks for edge and noise and a wider PE (D4).
-    """
-
-    def __init__(self, in_channels: int, config: ModelConfig, *, side: int = 224) -> None:
+    def __init__(self, backbone: nn.Module, transformer: nn.Module) -> None:
         super().__init__()
-        self.backbone = ConvStack(in_channels, config.widths, config.convs, strided_stem=config.strided_stem)
-        if config.highpass_stem and in_channels == 3:
-            # Traces are a few gray levels on top of the picture: filters that start blind to the picture find them sooner.
-            # PE has three channels too, and starts with the borders of its colours.
-            with torch.no_grad():
-                weight = next(iter(self.backbone.parameters()))
-                weight.sub_(weight.mean(dim=(2, 3), keepdim=True))
-        reduced = side // 2 ** len(config.widths)
-        self.transformer = _map_transformer((config.widths[-1], reduced, reduced), config, config.tokens)
+        self.backbone, self.transformer = backbone, transformer
 
     def forward(self, x: Tensor) -> Tensor:
         return self.transformer(self.backbone(x))
 
 
-class NoiseEncoder(nn.Module):
-    """The same over the SRM residual of one patch, (B, 3, p, p) -> (B, D); its backbone halves the patch twice (D9)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.backbone = ConvStack(3, config.noise_widths, config.noise_convs)
-        reduced = config.patch_size // 2 ** len(config.noise_widths)
-        shape = (config.noise_widths[-1], reduced, reduced)
-        self.transformer = _map_transformer(shape, config, config.noise_tokens)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.transformer(self.backbone(x))
+def blind_to_flat_colour(backbone: nn.Module) -> None:
+    """Start the first filters at zero mean. Traces are a few gray levels on top of the picture: filters that start blind
+    to the picture find them sooner."""
+    with torch.no_grad():
+        weight = next(iter(backbone.parameters()))
+        weight.sub_(weight.mean(dim=(2, 3), keepdim=True))
 
 
 class LanguageEncoder(nn.Module):
@@ -61,16 +42,14 @@ class LanguageEncoder(nn.Module):
     does, no gradient would reach levels 2-4 (D12). L blocks as the paper says, trained from scratch (D4, D21).
     """
 
-    def __init__(self, config: ModelConfig, *, attend_padding: bool) -> None:
+    def __init__(self, *, dim: int, depth: int, heads: int, mlp: int, attend_padding: bool) -> None:
         super().__init__()
         length = NUM_LEVELS * CONTEXT_LENGTH
         self.attend_padding = attend_padding
-        self.embedding = nn.Embedding(VOCABULARY, config.dim)
-        self.positions = nn.Parameter(torch.randn(length, config.dim) * 0.01)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(config.dim, config.text_heads, config.text_mlp) for _ in range(config.text_depth)
-        )
-        self.norm = nn.LayerNorm(config.dim)
+        self.embedding = nn.Embedding(VOCABULARY, dim)
+        self.positions = nn.Parameter(torch.randn(length, dim) * 0.01)
+        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, mlp) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -118,6 +97,3 @@ def _last(chosen: Tensor) -> Tensor:
     """bool (U, N) -> the last place of each row that is chosen, (U,); 0 where none is."""
     return (torch.arange(chosen.shape[1], device=chosen.device) * chosen).amax(dim=1)
 
-
-def _map_transformer(shape: tuple[int, int, int], config: ModelConfig, tokens: int) -> MapTransformer:
-    return MapTransformer(shape, dim=config.dim, depth=config.depth, heads=config.heads, mlp=config.mlp, tokens=tokens)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .encoders import CONTEXT_LENGTH, END, NUM_LEVELS, START, LanguageEncoder
+from ...pipeline.views.text import CONTEXT_LENGTH, NUM_LEVELS
+from .encoders import END, START, LanguageEncoder
 
 
 @dataclass(frozen=True, kw_only=True)

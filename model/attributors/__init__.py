@@ -1,0 +1,25 @@
+"""One file an attributor. A name chooses its module here and nowhere else; it is imported when it is chosen."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ..attributor import Spec
+
+ATTRIBUTORS = {"bmrl": "bmrl"}  # name -> module in this package
+PLANNED = ("mfclip", "sjedd", "clip", "cvit", "cael", "dna-det", "cpl", "carzero", "de-fake", "resnet50", "knn")
+
+
+def check_attributor(name: str) -> None:
+    """Raises ValueError where `name` is no attributor of this version."""
+    if name in PLANNED:
+        raise ValueError(f"attributor {name!r} is planned and not in this version; it has {', '.join(ATTRIBUTORS)}")
+    if name not in ATTRIBUTORS:
+        raise ValueError(f"unknown attributor {name!r}; known are {', '.join(ATTRIBUTORS)}")
+
+
+def load_spec(name: str) -> Spec:
+    """Settings, presets, semantics and class of an attributor. Raises ValueError for an unknown name."""
+    check_attributor(name)
+    spec: Spec = import_module(f".{ATTRIBUTORS[name]}", __name__).SPEC
+    return spec
