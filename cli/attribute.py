@@ -38,9 +38,8 @@ def main(
     if heatmap is not None:
         stop("error: --heatmap is not in this version", WRONG_USE)
     share_cores()
-    from ..model.training.checkpoint import RunError
-    from .attribution import attribute
-    from .training import WrongUseError
+    from ..model.errors import RunError, WrongUseError
+    from ..model.runs import attribute
 
     # On a terminal the answers themselves show how far it is.
     shown = tqdm(images, desc="attributing", unit="images", delay=2, disable=not as_json and sys.stdout.isatty())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .exits import Command, sentences
+from .exits import Command, say, sentences
 from .options import Share
 from .process import keep_freed_memory, share_cores
 
@@ -41,30 +41,28 @@ def main(
     """Evaluate a run on the test split: seen accuracy, rejection, AUROC, controls, confusion matrix and a report page."""
     share_cores()
     keep_freed_memory()
+    from ..model.errors import RunError, WrongUseError
     from ..model.evaluation.evaluate import THRESHOLDS
-    from ..model.evaluation.table import render_table
-    from ..model.training.checkpoint import RunError
-    from ..pipeline.protocols import load_protocol
+    from ..model.report.text import render_text
+    from ..model.runs import evaluate
     from ..pipeline.reader import DamagedShardError
-    from ..pipeline.shardset import ShardSet, ShardSetError
-    from .evaluation import EvalRequest, evaluate
-    from .training import WrongUseError
+    from ..pipeline.shardset import ShardSetError
+    from .progress import tracked
 
+    out = out or run / "eval"
     with sentences(failed=(RunError, ShardSetError, DamagedShardError, OSError), wrong_use=(WrongUseError,)):
-        try:
-            chosen = load_protocol(protocol) if protocol else None
-        except ValueError as error:
-            raise WrongUseError(str(error)) from error
-        request = EvalRequest(
-            run=run,
-            out=out or run / "eval",
-            protocol=chosen,
-            thresholds=tuple(sorted(set(thresholds or THRESHOLDS))),
+        result = evaluate(
+            run,
+            shards,
+            protocol=protocol,
+            thresholds=thresholds or THRESHOLDS,
+            out=out,
             device=device,
+            track=tracked,
+            on_message=say,
         )
-        document, report = evaluate(ShardSet.open(shards), request)
     if as_json:
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(result.document, indent=2))
     else:
-        click.echo(render_table(document))
-        click.echo(f"\nreport: {report}")
+        click.echo(render_text(result))
+        click.echo(f"\nreport: {out / 'report.html'}")

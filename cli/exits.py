@@ -55,6 +55,11 @@ def stop(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def say(text: str) -> None:
+    """A line on standard error."""
+    click.echo(text, err=True)
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     signal.signal(signal.SIGTERM, _interrupt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from .exits import raise_if_interrupted
 
 if TYPE_CHECKING:
+    from ..model.training.trainer import Step
     from ..pipeline.build import Progress
 
 
@@ -43,6 +44,54 @@ class BuildBar:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class TrainingBar:
+    """The bar of a training, and a line after each epoch."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self.is_shown = False
+
+    def start(self, total: int | None) -> None:
+        """Before the first step: samples of all epochs; None in a process that shows nothing."""
+        raise_if_interrupted()
+        self.is_shown = total is not None
+        self._bar = tqdm(
+            desc="training", unit="samples", mininterval=0.5, smoothing=0.05, disable=total is None, total=total
+        )
+
+    def step(self, step: Step) -> None:
+        bar = self._bar
+        assert bar is not None
+        bar.set_postfix_str(
+            f"epoch {step.epoch + 1}, loss {step.loss:.3f}, accuracy {step.accuracy:.2f}", refresh=False
+        )
+        target = step.step * step.samples
+        if bar.n == 0 and target > step.samples:  # a resumed run: what was done before does not count as speed
+            bar.initial = bar.n = target - step.samples
+        bar.update(step.samples)
+
+    def epoch(self, summary: dict[str, Any]) -> None:
+        tqdm.write(
+            f"epoch {summary['epoch'] + 1}: validation accuracy {summary['val_accuracy']:.3f}, NLL "
+            f"{summary['val_nll']:.3f} on {summary['val_n']} samples",
+            file=sys.stderr,
+        )
+
+    def __enter__(self) -> TrainingBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def tracked(batches: Iterable[Any], what: str) -> Iterable[Any]:
+    """The batches, with a bar."""
+    return tqdm(batches, desc=what, unit="batches")
 
 
 @contextmanager

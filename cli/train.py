@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .exits import INTERRUPTED, Command, sentences, stop
+from .exits import INTERRUPTED, Command, say, sentences, stop
 from .process import keep_freed_memory, share_cores
 
 _PATH = click.Path(path_type=Path)
@@ -44,42 +44,42 @@ def main(
     """Train an attributor on a shard set."""
     share_cores()
     keep_freed_memory()
-    from ..model import check_attributor
-    from ..model.config import resolve_config
-    from ..model.training.checkpoint import RunError
+    from ..model.errors import RunError, StoppedError, TrainingError, WrongUseError
+    from ..model.runs import train
     from ..model.training.distributed import WorldError
-    from ..model.training.trainer import TrainingError
-    from ..pipeline.protocols import load_protocol
     from ..pipeline.reader import DamagedShardError
-    from ..pipeline.shardset import ShardSet, ShardSetError
-    from .training import TrainRequest, WrongUseError, train
+    from ..pipeline.shardset import ShardSetError
+    from .progress import TrainingBar
 
     failed = (ShardSetError, DamagedShardError, TrainingError, RunError, WorldError, OSError)
     with sentences(failed=failed, wrong_use=(WrongUseError,)):
         try:
-            check_attributor(attributor)
             overrides = dict(_split(item) for item in settings)
-            overrides |= {name: value for name, value in given.items() if value is not None}
-            config = resolve_config(attributor, preset, semantics, overrides)
-            patch_size = config.model.patch_size if {"patch_size", "model.patch_size"} & set(overrides) else None
-            chosen = load_protocol(protocol) if protocol else None
         except ValueError as error:
             raise WrongUseError(str(error)) from error
-        request = TrainRequest(
-            out=out,
-            config=config,
-            protocol=chosen,
-            protocol_name=protocol,
-            device=device,
-            resume=resume,
-            patch_size=patch_size,
-        )
         try:
-            finished = train(ShardSet.open(shards), request)
+            with TrainingBar() as bar:
+                train(
+                    shards,
+                    out,
+                    attributor=attributor,
+                    preset=preset,
+                    semantics=semantics,
+                    protocol=protocol,
+                    settings=overrides | {name: value for name, value in given.items() if value is not None},
+                    device=device,
+                    resume=resume,
+                    on_step=bar.step,
+                    on_epoch=bar.epoch,
+                    on_message=say,
+                    on_start=bar.start,
+                )
         except KeyboardInterrupt:  # outside the steps
             stop(f"interrupted: what {out} holds stays, the same command with --resume goes on", INTERRUPTED)
-    if not finished:
-        stop(f"stopped: {out} holds the state, the same command with --resume goes on", INTERRUPTED)
+        except StoppedError as error:
+            stop(str(error), INTERRUPTED)
+    if bar.is_shown:  # one process says it
+        click.echo(str(out))
 
 
 def _split(item: str) -> tuple[str, str]:

@@ -38,7 +38,9 @@ class LabelSpace:
         return len(self.names)
 
     @classmethod
-    def of(cls, classes: LabelSpace | Sequence[str] | int, facts: Mapping[str, Mapping[str, Any]] = {}) -> LabelSpace:  # noqa: B006  # read only
+    def of(
+        cls, classes: LabelSpace | Sequence[str] | int, facts: Mapping[str, Mapping[str, Any]] = {}
+    ) -> LabelSpace:  # read only
         """From names (or their number), with `facts`: name -> its kind and family."""
         if isinstance(classes, LabelSpace):
             return classes
@@ -148,5 +150,3 @@ class Spec:
     presets: Mapping[str, Preset]
     semantics: Mapping[str, Any]  # name -> the section `equations`
     attributor: type[Attributor]
-
-

@@ -310,7 +310,7 @@ class Bmrl(Attributor):
 
     def activations(self) -> dict[str, nn.Module]:
         """The visual backbones, by view."""
-        return {view: encoder.backbone for view, encoder in self.visual.items()}
+        return {view: self.visual.get_submodule(f"{view}.backbone") for view in self.visual}
 
     def upgrade(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Version 0.1 built PE without CPC too, and never trained it."""

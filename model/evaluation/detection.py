@@ -9,27 +9,62 @@ from typing import Any
 
 import numpy as np
 
-from .evaluate import Outputs
+from .case import Case
+from .predictions import Predictions
+from .result import Column, Figure, Section, Table, percent
 from .scores import auroc
 
 REAL, FAKE = 0, 1  # labels of a detection protocol
 
 
-def detection_table(seen: Outputs, unseen: Outputs) -> dict[str, Any] | None:
+def detection_section(case: Case) -> Section:
+    if case.about.task != "detection":
+        return Section(document={"detection": None})
+    found = detection_table(case.seen, case.unseen)
+    if found is None:
+        line = "no real test rows: AUC and balanced accuracy of real against fake are not measured"
+        return Section(document={"detection": None}, tables=(Table(name="detection", notes=(line,)),))
+    return Section(document={"detection": found}, tables=(_table(found),))
+
+
+def _table(found: dict[str, Any]) -> Table:
+    columns = (
+        Column(title="real against fake", width=24),
+        Column(title="", width=7),
+        Column(title="n", width=6, unit="count"),
+        Column(title="AUC", width=6, unit="score"),
+        Column(title="bal. acc", width=9, unit="share"),
+    )
+    rows: list[tuple[str | Figure, ...]] = []
+    for source, facts in found["sources"].items():
+        n = facts["n"]
+        rows.append(
+            (source, facts["part"], Figure(n), Figure(facts["auc"], n=n), Figure(facts["balanced_accuracy"], n=n))
+        )
+    for part in ("seen", "unseen"):
+        if found[f"{part}_auc"] is not None:
+            mean = (Figure(found[f"{part}_auc"]), Figure(found[f"{part}_balanced_accuracy"]))
+            rows.append(("mean over sources", part, "", *mean))
+    real = percent(found["real_accuracy"])
+    note = f"{found['n_real']} real test images, {real} called real; always fake: 0.500, 50.0%"
+    return Table(name="detection", title="Real against fake", columns=columns, rows=tuple(rows), notes=(note,))
+
+
+def detection_table(seen: Predictions, unseen: Predictions) -> dict[str, Any] | None:
     """AUC and balanced accuracy per fake source and their means over seen and unseen ones; None without real test rows.
 
     The score is the logit of fake minus that of real; a row is called fake above 0.
     """
     rows = {"seen": seen, "unseen": unseen}
-    scores = {part: outputs.logits[:, FAKE] - outputs.logits[:, REAL] for part, outputs in rows.items()}
+    scores = {part: said.logits[:, FAKE] - said.logits[:, REAL] for part, said in rows.items()}
     reals = np.concatenate([scores[part][rows[part].labels == REAL] for part in rows])
     if not len(reals):
         return None
     specificity = float((reals <= 0).mean())
     document: dict[str, Any] = {"n_real": len(reals), "real_accuracy": specificity, "sources": {}}
-    for part, outputs in rows.items():
-        names = np.array(outputs.generators)
-        for source in sorted(set(names[outputs.labels == FAKE])):
+    for part, said in rows.items():
+        names = np.array(said.generators)
+        for source in sorted(set(names[said.labels == FAKE])):
             fakes = scores[part][names == source]
             document["sources"][str(source)] = {
                 "part": part,

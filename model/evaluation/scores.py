@@ -9,24 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import logsumexp
 from sklearn.metrics import f1_score, roc_auc_score
 
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
-
-
-def max_softmax(logits: Floats) -> Floats:
-    """(N, K) -> (N,) in (0, 1]: the papers' score."""
-    return np.asarray(softmax(logits.astype(np.float64), axis=1).max(axis=1))
-
-
-def log_odds(logits: Floats) -> Floats:
-    """log p / (1 - p) of the top class: ranks as max_softmax does, without its ties at 1.0 (N,)."""
-    ordered = np.sort(logits.astype(np.float64), axis=1)
-    return np.asarray(ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1))
-
+from .predictions import Floats, Labels
+from .softmax import log_odds, max_softmax
 
 SCORES = {
     "max_softmax": log_odds,  # monotone in it, and free of float ties
@@ -86,17 +73,14 @@ def auroc(seen: Floats, unseen: Floats) -> float:
     return float(roc_auc_score(truth, np.concatenate([seen, unseen])))
 
 
-def fit_temperature(logits: Floats, labels: Labels) -> float:
-    """The T that minimises the NLL of logits / T (Guo et al. 2017), within [0.05, 20]."""
-    logits = logits.astype(np.float64)
-
-    def nll(log_t: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(labels)), labels].mean())
-
-    found = minimize_scalar(nll, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
-    return float(np.exp(found.x))
+def taken_for(logits: Floats, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The class that most rows of a source are attributed to, without any threshold."""
+    predicted = np.bincount(logits.argmax(axis=1), minlength=len(classes))
+    top = int(predicted.argmax())
+    return {"taken_for": classes[top], "taken_for_share": float(predicted[top] / len(logits))}
 
 
-def threshold_for_acceptance(logits: Floats, share: float = 0.95) -> float:
-    """The max-softmax threshold that accepts `share` of these (seen, validation) rows."""
-    return float(np.quantile(max_softmax(logits), 1.0 - share))
+def threshold_name(threshold: float) -> str:
+    """0.7 -> "0.7"; as short as it can be without being another number."""
+    short = f"{threshold:g}"
+    return short if float(short) == threshold else repr(threshold)  # 0.9999999 is not 1

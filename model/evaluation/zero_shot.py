@@ -11,40 +11,113 @@ Legend: N rows, C candidates (or columns), D feature dimension.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ..attributor import Attributor
-from .evaluate import Outputs
-from .scores import Floats, unit, unit_means
+from .case import Case
+from .controls.leaks import level_controls
+from .predictions import Floats, Predictions
+from .question import LEVELS, Question, judge, level_answers
+from .result import Column, Figure, Section, Table
+from .scores import unit, unit_means
 
-LEVELS = ("authenticity", "kind", "family", "source")  # of the prompts, in their order
 _NAMES = LEVELS.index("source")
 UNSEEN_NAMES = "unseen source"
-_UNKNOWN = ("unknown", "other")  # no answer: `other` gathers what is not alike
+_SPLITS = {"val": "validation", "train": "training"}
 
 Prompts = Mapping[str, Mapping[str, Any]]  # source -> its four sentences and their tokens (4, 77), as in dataset.json
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One level: what may be answered, and what is true of each source."""
+def zero_shot_section(case: Case) -> Section:
+    found: dict[str, Any] = {"text": None, "centres": None, "content": None, "probe": None}
+    if case.text is not None:
+        questions, unread = case.text
+        found["text"] = {"levels": ask(questions, case.seen, case.unseen), "unread_names": unread}
+    if case.centres is not None:
+        questions, split = case.centres
+        found["centres"] = {"levels": ask(questions, case.seen, case.unseen), "split": split}
+    if case.control_rows is not None:
+        tables = level_controls(*case.control_rows, level_answers(case.sources))
+        found |= {way: {"levels": levels} if levels else None for way, levels in tables.items()}
+    rows = zero_shot_rows(found)
+    return Section(document={"zero_shot": found}, tables=(_table(rows, _notes(found)),) if rows else ())
 
-    level: str
-    columns: Floats  # (C, D), unit rows
-    answers: tuple[str, ...]  # of each column; several columns may say the same
-    truth: Mapping[str, str]  # source -> its answer, empty where unknown
 
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.answers))
+def _table(rows: list[tuple[str, str, dict[str, Any]]], notes: list[str]) -> Table:
+    part = (Column(title="majority", width=8, unit="share"), Column(title="n", width=6, unit="count"))
+    columns = (
+        Column(title="zero-shot", width=24),
+        Column(title="cand.", width=5, unit="count"),
+        Column(title="chance", width=7, unit="share"),
+        *(Column(title="seen", width=7, unit="share"), *part),
+        *(Column(title="unseen", width=7, unit="share"), *part),
+        Column(title="outside", width=7, unit="count"),
+    )
+    cells = tuple(
+        (
+            f"{way:8}{level}",
+            Figure(len(facts["candidates"])),
+            Figure(facts["chance"]),
+            *_figures(facts["seen"]),
+            *_figures(facts["unseen"]),
+            Figure(facts["unseen"]["n_outside"] if facts["unseen"] else 0),
+        )
+        for way, level, facts in rows
+    )
+    title = "Zero-shot: authenticity, kind and family"
+    return Table(name="zero-shot", title=title, columns=columns, rows=cells, notes=tuple(notes))
 
 
-def ask(questions: Sequence[Question], seen: Outputs, unseen: Outputs) -> dict[str, Any]:
+def _figures(facts: dict[str, Any] | None) -> tuple[Figure, Figure, Figure]:
+    """accuracy, majority and n of the rows that could be asked."""
+    if facts is None or not facts["n"]:
+        return Figure(None), Figure(None), Figure(0)
+    n = facts["n"]
+    return Figure(facts["accuracy"], n=n), Figure(facts["majority"], n=n), Figure(n)
+
+
+_NOTES = {
+    "text": "text: the prompt of that level nearest to the image, among those of the sources trained on",
+    "centres": "centres: the answer of the trained source whose mean {split} feature is nearest",
+    "content": "content: the best leak control, probe: the best classical baseline, each trained for that question",
+    "majority": "majority: always the commonest answer; outside: unseen images whose answer no trained source has, left out",
+    "unseen source": "unseen source: names never trained on, by text; above chance only by words that trained names share",
+    "unread": "unseen names that the text encoder cannot read (tokens or a length that no trained prompt has), not asked: {n}",
+}
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    """One line for each thing that the table shows."""
+    notes = []
+    if found["text"]:
+        notes.append(_NOTES["text"])
+    if found["centres"]:
+        notes.append(_NOTES["centres"].format(split=_SPLITS[found["centres"]["split"]]))
+    if found.get("content"):
+        notes.append(_NOTES["content"])
+    notes.append(_NOTES["majority"])
+    if found["text"] and "unseen source" in found["text"]["levels"]:
+        notes.append(_NOTES["unseen source"])
+    if found["text"] and found["text"]["unread_names"]:
+        notes.append(_NOTES["unread"].format(n=len(found["text"]["unread_names"])))
+    return notes
+
+
+def zero_shot_rows(found: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """(text, centres, content or probe; level; its facts); none where nothing could be asked, as of sources of unknown
+    kind."""
+    return [
+        (way, level, facts)
+        for way in ("text", "centres", "content", "probe")
+        if found.get(way)
+        for level, facts in found[way]["levels"].items()
+    ]
+
+
+def ask(questions: Sequence[Question], seen: Predictions, unseen: Predictions) -> dict[str, Any]:
     """level -> candidates, chance, and accuracy, majority, n and n_outside of seen and of unseen rows.
 
     The answer is that of the column with the highest cosine, the first of equal ones. majority: the share of the
@@ -63,31 +136,12 @@ def ask(questions: Sequence[Question], seen: Outputs, unseen: Outputs) -> dict[s
     }
 
 
-def _answered(question: Question, rows: Outputs) -> dict[str, Any] | None:
+def _answered(question: Question, rows: Predictions) -> dict[str, Any] | None:
     if not rows.generators:
         return None
     nearest = (unit(rows.features) @ question.columns.T).argmax(axis=1)
     given = np.array(question.answers)[nearest]
     return judge(given, rows.generators, truth=question.truth, candidates=question.candidates)
-
-
-def judge(
-    given: npt.NDArray[np.str_], generators: Sequence[str], *, truth: Mapping[str, str], candidates: Sequence[str]
-) -> dict[str, Any]:
-    """accuracy, majority, n and n_outside of the answers given (N,) for rows of these sources; truth: source -> answer."""
-    true = np.array([truth.get(name, "") for name in generators])
-    inside = np.isin(true, candidates)
-    facts: dict[str, Any] = {
-        "accuracy": None,
-        "majority": None,
-        "n": int(inside.sum()),
-        "n_outside": int((~inside).sum()),
-    }
-    if inside.any():
-        counts = np.unique(true[inside], return_counts=True)[1]
-        facts["accuracy"] = float((given[inside] == true[inside]).mean())
-        facts["majority"] = float(counts.max() / counts.sum())
-    return facts
 
 
 @torch.no_grad()
@@ -102,12 +156,12 @@ def text_questions(
     """
     known = [*trained, *(source for source in unseen if source not in trained)]
     tokens = torch.tensor([prompts[source]["tokens"] for source in known])
-    encoded = model.level_features(tokens.to(device))
-    if encoded is None:
+    aligned = model.aligned_text(tokens.to(device))
+    if aligned is None:
         return None
-    features: Floats = encoded.double().cpu().numpy()
+    features: Floats = aligned.features.double().cpu().numpy()
     place = {source: row for row, source in enumerate(known)}
-    kept = [number for number in range(len(LEVELS)) if number + 1 in model.config.model.text_levels]
+    kept = [number for number in range(len(LEVELS)) if number + 1 in aligned.levels]
 
     def question(level: str, number: int, sources: Sequence[str]) -> Question:
         truth = {source: str(prompts[source]["sentences"][number]) for source in known}
@@ -140,7 +194,7 @@ def _length(sentence: torch.Tensor) -> int:
 
 
 def centre_questions(
-    reference: Outputs, sources: Mapping[str, Mapping[str, Any]], *, trained: Sequence[str]
+    reference: Predictions, sources: Mapping[str, Mapping[str, Any]], *, trained: Sequence[str]
 ) -> list[Question]:
     """Authenticity, kind and family by the nearest mean of the unit features of each trained source.
 
@@ -154,15 +208,3 @@ def centre_questions(
         answers = tuple(truth[trained[row]] for row in rows)
         questions.append(Question(level=level, columns=means[rows], answers=answers, truth=truth))
     return questions
-
-
-def level_answers(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """authenticity, kind, family -> source -> its answer, empty where unknown. sources: name -> kind and family."""
-    return {level: {name: _answer(level, facts) for name, facts in sources.items()} for level in LEVELS[:3]}
-
-
-def _answer(level: str, facts: Mapping[str, Any]) -> str:
-    found = str(facts["family" if level == "family" else "kind"])
-    if found in _UNKNOWN:
-        return ""
-    return found if level != "authenticity" or found == "real" else "fake"

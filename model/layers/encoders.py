@@ -96,4 +96,3 @@ class LanguageEncoder(nn.Module):
 def _last(chosen: Tensor) -> Tensor:
     """bool (U, N) -> the last place of each row that is chosen, (U,); 0 where none is."""
     return (torch.arange(chosen.shape[1], device=chosen.device) * chosen).amax(dim=1)
-

@@ -18,14 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ..attributor import Attributor
+from ..errors import RunError
 
 FOLDER = "checkpoint"
 STATE = {"step", "loader", "best_val_nll", "weights", "optimizer"}
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-
-class RunError(ValueError):
-    """A run directory that is absent, damaged, or of other settings; the text says the next step."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:

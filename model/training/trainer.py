@@ -22,15 +22,12 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ..attributor import Attributor
 from ..config import TrainConfig
+from ..errors import TrainingError
 from ..inputs import Batch, flip, to_device
 from .checkpoint import Checkpoints, save_weights
 from .distributed import World, any_of, average, average_gradients, same_everywhere
 from .metrics import MetricsLog, open_metrics
 from .optimizer import learning_rate, make_optimizer
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the text says why and the next step."""
 
 
 class BatchLoader(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from support import fit, mounted
 
 from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
-from bmrl.model import from_config
-from bmrl.model.config import resolve_config
-from bmrl.model.evaluation.report import Sample, render_report
+from bmrl.model.attributor import LabelSpace
+from bmrl.model.report.html import Sample, render_page
+from bmrl.model.resolve import from_config, resolve_config
+from bmrl.model.runs import evaluate as evaluate_run
+from bmrl.model.runs.folder import Run, write_run
 from bmrl.model.training.checkpoint import save_weights
-from bmrl.model.training.run import Run, write_run
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet
 
@@ -46,7 +48,7 @@ def write_untrained(folder: Path, shards: Path, protocol: str | None) -> Path:
         "params": {name: view["params"] for name, view in shard_set.views.items()},
         "n_train": rows.counts,
     }
-    write_run(folder, Run(config=config, classes=rows.classes, protocol=protocol, data=data), {})
+    write_run(folder, Run(config=config, labels=LabelSpace.of(rows.classes), protocol=protocol, data=data), {})
     save_weights(from_config(config, rows.classes), folder / "best.safetensors")
     return folder
 
@@ -74,6 +76,18 @@ def judge(invoke: Invoke, small_root: Path) -> Callable[..., Result]:
         return invoke(evaluate.main, run, "--shards", shards, "--device", "cpu", *options)
 
     return judge
+
+
+def renamed_in(value: Any, old: str, new: str) -> Any:
+    """A result, and all that it holds, with one text in place of another."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return type(value)(**{name: renamed_in(part, old, new) for name, part in fields.items()})
+    if isinstance(value, tuple | list):
+        return type(value)(renamed_in(part, old, new) for part in value)
+    if isinstance(value, dict):
+        return {renamed_in(key, old, new): renamed_in(part, old, new) for key, part in value.items()}
+    return value.replace(old, new) if isinstance(value, str) else value
 
 
 def last_line(result: Result) -> str:
@@ -245,7 +259,7 @@ def test_both_files_are_of_one_evaluation(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bmrl.model.evaluation.report._plot_confusion", interrupt)
+    monkeypatch.setattr("bmrl.model.report.plots.plot_confusion", interrupt)
     done = judge(run, "--out", tmp_path)
     assert done.exit_code == 130 and done.stdout == ""
     assert [(tmp_path / name).read_text() for name in ("result.json", "report.html")] == ["earlier", "earlier"]
@@ -267,9 +281,9 @@ def test_an_evaluation_beside_a_training_that_runs(judge: Invoke, run: Path, sma
     assert "training curves" in page and "views with other parameters than in the training: image\n" in page
 
     odd = '<b>"O\'H" & $x_{y^'  # a folder may be called so, and becomes a source
-    renamed = json.loads(json.dumps(document).replace('"real"', json.dumps(odd)))
+    renamed = renamed_in(evaluate_run(run, small_root, device="cpu"), "real", odd)
     sample = Sample(generator=odd, key=odd, views={"image": np.zeros((224, 224, 3), np.uint8)})
-    page = render_report(renamed, metrics=[], samples=[sample]).decode()
+    page = render_page(renamed, metrics=[], samples=[sample]).decode()
     assert odd not in page
     assert page.count("&lt;b&gt;&#34;O&#39;H&#34; &amp; $x_{y^") >= 3
 

@@ -16,8 +16,8 @@ from support import fit as fit_tiny
 
 from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
-from bmrl.cli.attribution import inference_batch
-from bmrl.model.training.run import load_attributor
+from bmrl.model.runs.attribute import inference_batch
+from bmrl.model.runs.folder import load_attributor
 from bmrl.pipeline.intake import BuildOptions
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.views.image import ImageParams

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 from support import fit
 
-from bmrl.cli import attribute, attribution, evaluation
+from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
-from bmrl.model.evaluation.controls import Rows
+from bmrl.model.evaluation.controls.features import Rows
 from bmrl.pipeline.shardset import ShardSet
 
 Invoke = Callable[..., Result]
+# The package names functions as these modules are called.
+attribution, evaluation = (import_module(f"bmrl.model.runs.{name}") for name in ("attribute", "evaluate"))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +147,7 @@ def test_of_large_parts_the_controls_see_some_rows(
     invoke: Invoke, run: Path, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same ones each time, in no order of sources; the attributor sees all."""
-    monkeypatch.setattr("bmrl.cli.evaluation.CONTROL_ROWS", 8)
+    monkeypatch.setattr(evaluation, "CONTROL_ROWS", 8)
     seen: list[list[str]] = []
     extract = evaluation.extract
 
@@ -153,7 +156,7 @@ def test_of_large_parts_the_controls_see_some_rows(
         seen.append([key for batch in kept for key in batch["key"]])
         return extract(kept, containers)
 
-    monkeypatch.setattr("bmrl.cli.evaluation.extract", recorded)
+    monkeypatch.setattr(evaluation, "extract", recorded)
     for name in ("a", "b"):
         done = invoke(evaluate.main, run, "--shards", small_root, "--json", "--device", "cpu", "--out", tmp_path / name)
         assert done.exit_code == 0, done.output
@@ -289,7 +292,7 @@ def test_an_interrupt_leaves_the_answers_that_were_found(
             raise KeyboardInterrupt
         return read(data, *rest)
 
-    monkeypatch.setattr("bmrl.cli.attribution.inference_batch", interrupted)
+    monkeypatch.setattr(attribution, "inference_batch", interrupted)
     done = invoke(attribute.main, run, *images, "--device", "cpu")
     assert done.exit_code == 130
     assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [str(path) for path in images[:2]]

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from bmrl.cli import train, training
+from bmrl.cli import train
 from bmrl.pipeline.commit import lock_root
 
+training = import_module("bmrl.model.runs.train")  # the package names a function so
 TINY = (
     *("--preset", "demo", "--device", "cpu", "--batch-size", "4"),
     *("--set", "model.dim=16", "--set", "model.depth=1", "--set", "model.heads=2", "--set", "model.mlp=16"),

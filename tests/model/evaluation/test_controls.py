@@ -10,22 +10,24 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from bmrl.model.evaluation.controls import (
-    CLASSIFIERS,
+from bmrl.model.evaluation.controls.features import (
     CONTENT_FEATURES,
-    LEAK_CLASSIFIERS,
     TRACE_FEATURES,
     Rows,
-    _fit,
     blurred,
     color_means,
-    control_tables,
     extract,
-    level_controls,
-    linear_probe,
     log_spectrum,
     srm_cooccurrences,
     thumbnail,
+)
+from bmrl.model.evaluation.controls.leaks import (
+    CLASSIFIERS,
+    LEAK_CLASSIFIERS,
+    _fit,
+    control_tables,
+    level_controls,
+    linear_probe,
 )
 
 F64 = npt.NDArray[np.float64]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from bmrl.model.evaluation.detection import detection_table
-from bmrl.model.evaluation.evaluate import Outputs
+from bmrl.model.evaluation.predictions import Predictions
 
 
-def outputs(rows: list[tuple[str, int, float]]) -> Outputs:
+def outputs(rows: list[tuple[str, int, float]]) -> Predictions:
     """Rows of (source, label, logit of fake); the logit of real is 0."""
-    return Outputs(
+    return Predictions(
+        keys=[f"{name}/{row}" for row, (name, _, _) in enumerate(rows)],
         logits=np.array([[0.0, score] for _, _, score in rows]).reshape(-1, 2),
         features=np.zeros((len(rows), 1)),
         labels=np.array([label for _, label, _ in rows], dtype=np.int64),

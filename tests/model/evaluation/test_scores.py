@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from bmrl.model.evaluation.evaluate import Outputs, counts, finite, tabulate
-from bmrl.model.evaluation.scores import (
-    SCORES,
-    at_threshold,
-    auroc,
-    closed_set,
-    confusion,
-    fit_temperature,
-    log_odds,
-    max_softmax,
-    rejection,
-    threshold_for_acceptance,
-)
-from bmrl.model.training.checkpoint import RunError
+from bmrl.model.errors import RunError
+from bmrl.model.evaluation.calibration import fit_temperature, threshold_for_acceptance
+from bmrl.model.evaluation.case import About, Case
+from bmrl.model.evaluation.evaluate import evaluate
+from bmrl.model.evaluation.predictions import Predictions, counts, finite
+from bmrl.model.evaluation.scores import SCORES, at_threshold, auroc, closed_set, confusion, rejection
+from bmrl.model.evaluation.softmax import log_odds, max_softmax
 
 
 def plain_auroc(seen: list[float], unseen: list[float]) -> float:
@@ -113,8 +107,9 @@ def test_threshold_for_acceptance() -> None:
     assert 1 - rejection(x, threshold) == pytest.approx(0.95, abs=0.002)
 
 
-def outputs(count: int, generators: list[str], labels: list[int], seed: int) -> Outputs:
-    return Outputs(
+def outputs(count: int, generators: list[str], labels: list[int], seed: int) -> Predictions:
+    return Predictions(
+        keys=[f"k{row}" for row in range(count)],
         logits=logits(count, 3, seed),
         features=np.random.default_rng(seed + 50).standard_normal((count, 5)),
         labels=np.array(labels, dtype=np.int64),
@@ -122,8 +117,29 @@ def outputs(count: int, generators: list[str], labels: list[int], seed: int) -> 
     )
 
 
-NONE = Outputs(logits=np.zeros((0, 3)), features=np.zeros((0, 5)), labels=np.zeros(0, np.int64), generators=[])
+NONE = Predictions(
+    keys=[], logits=np.zeros((0, 3)), features=np.zeros((0, 5)), labels=np.zeros(0, np.int64), generators=[]
+)
 CLASSES = ("a", "b", "c")
+ABOUT = About(
+    attributor="bmrl", preset="demo", semantics="sound", protocol=None, task="attribution", published={}, relations={},
+    simulated=False, calibration=None,
+    data={"name": "small", "root_digest": "0" * 64, "n_per_generator": {}, "n_train": {}, "missing_sources": [],
+          "other_views": []},
+)  # fmt: skip
+
+
+def tabulate(
+    seen: Predictions,
+    unseen: Predictions,
+    controls: Predictions,
+    *,
+    classes: tuple[str, ...],
+    thresholds: tuple[float, ...],
+) -> dict[str, Any]:
+    """The document of predictions alone, without questions and control features."""
+    case = Case(seen=seen, unseen=unseen, controls=controls, classes=classes, thresholds=thresholds, about=ABOUT)
+    return evaluate(case).document
 
 
 def test_the_table_averages_over_generators_not_images() -> None:
@@ -195,7 +211,7 @@ def test_an_answer_that_is_not_finite_is_refused(value: float) -> None:
     assert finite(x) is x
 
 
-def plain_centre_similarity(rows: Outputs, reference: Outputs) -> list[float]:
+def plain_centre_similarity(rows: Predictions, reference: Predictions) -> list[float]:
     """Highest cosine to the mean feature of the reference rows attributed to one class."""
     groups: dict[int, list[list[float]]] = {}
     for row, answers in zip(reference.features.tolist(), reference.logits.tolist(), strict=True):

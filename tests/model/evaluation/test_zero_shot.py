@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bmrl.model import build
-from bmrl.model.evaluation.evaluate import Outputs
-from bmrl.model.evaluation.table import zero_shot_rows
-from bmrl.model.evaluation.zero_shot import Question, ask, centre_questions, text_questions
+from bmrl.model.evaluation.predictions import Predictions
+from bmrl.model.evaluation.question import Question
+from bmrl.model.evaluation.zero_shot import ask, centre_questions, text_questions, zero_shot_rows
 from bmrl.pipeline.views.text import tokenize
 
 CPU = torch.device("cpu")
@@ -39,8 +39,9 @@ def prompts() -> dict[str, dict[str, Any]]:
     return found
 
 
-def rows(features: np.ndarray, generators: list[str]) -> Outputs:
-    return Outputs(
+def rows(features: np.ndarray, generators: list[str]) -> Predictions:
+    return Predictions(
+        keys=[f"k{row}" for row in range(len(features))],
         logits=np.zeros((len(features), 2)),
         features=features,
         labels=np.zeros(len(features), dtype=np.int64),
@@ -62,7 +63,7 @@ def questions(attributor: Any, unseen: list[str] = UNSEEN) -> dict[str, Question
     return {question.level: question for question in found[0]}
 
 
-def plain(question: Question, outputs: Outputs) -> dict[str, Any]:
+def plain(question: Question, outputs: Predictions) -> dict[str, Any]:
     """One row, one column at a time."""
     right, truths = 0, []
     for feature, source in zip(outputs.features.tolist(), outputs.generators, strict=True):

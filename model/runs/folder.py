@@ -1,7 +1,8 @@
-"""config.json of a run directory: the resolved settings, the class list and the identity of the data."""
+"""What every command reads of a run directory: config.json, the trained attributor, calibration.json, metrics.jsonl."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 import torch
 
-from ..attributors import check_attributor
-from ..resolve import config_from_json, from_config
-from ..attributor import Attributor
+from ..attributor import Attributor, LabelSpace
 from ..config import RunConfig, config_to_json
-from .checkpoint import RunError, load_weights, read_json, write_json
+from ..errors import RunError
+from ..resolve import config_from_json, from_config
+from ..training.checkpoint import load_weights, read_json, write_json
 
 SCHEMA_VERSION = 1
 
@@ -23,9 +24,13 @@ class Run:
     """What stands in config.json."""
 
     config: RunConfig
-    classes: tuple[str, ...]
+    labels: LabelSpace
     protocol: str | None
     data: dict[str, Any]  # root_digest, selection, name, views: their digests, params: their parameters
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.labels.names
 
 
 def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:
@@ -33,6 +38,7 @@ def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:
         "schema_version": SCHEMA_VERSION,
         "config": config_to_json(run.config),
         "classes": list(run.classes),
+        "class_facts": {"kinds": list(run.labels.kinds), "families": list(run.labels.families)},
         "protocol": run.protocol,
         "data": run.data,
         "versions": versions,
@@ -51,7 +57,11 @@ def read_run(folder: Path) -> Run:
         _check_types(document)
         return Run(
             config=config_from_json(document["config"]),
-            classes=tuple(document["classes"]),
+            labels=LabelSpace(
+                names=tuple(document["classes"]),
+                # Runs of version 0.1 say nothing of kinds and families.
+                **{name: tuple(map(str, facts)) for name, facts in document.get("class_facts", {}).items()},
+            ),
             protocol=document["protocol"],
             data=document["data"],
         )
@@ -67,6 +77,8 @@ def _check_types(document: Mapping[str, Any]) -> None:
     is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     if not is_list or len(set(classes)) < len(classes):
         raise ValueError("classes is no list of different names")
+    if len(classes) < 2:
+        raise ValueError(f"an attributor needs at least two classes, got {len(classes)}")
     if not isinstance(protocol, str | None):
         raise ValueError("protocol is no name")
     if not isinstance(data, dict):
@@ -82,11 +94,36 @@ def load_attributor(folder: Path, device: torch.device, *, weights: str = "best.
     """The trained attributor of a run, in eval mode."""
     run = read_run(folder)
     try:
-        check_attributor(run.config.attributor)
-        model = from_config(run.config, run.classes)
+        model = from_config(run.config, run.labels)
     except (RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'} cannot be used: {error}") from error
     load_weights(model, folder / weights)
     model.to(device)
     model.eval()
     return run, model
+
+
+def read_calibration(folder: Path) -> dict[str, Any] | None:
+    """calibration.json; None where the run had no seen validation images. Raises RunError where it is damaged."""
+    file = folder / "calibration.json"
+    if not file.exists():
+        return None
+    document = read_json(file)
+    threshold = document.get("threshold_95") if isinstance(document, dict) else None
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise RunError(f"{file} is damaged: threshold_95 is no number from 0 to 1")
+    return dict(document)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl; a line that the trainer has not written whole (yet) is left out."""
+    file = folder / "metrics.jsonl"
+    records = []
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "epoch" in record and {"step", "val_accuracy"} & set(record):
+            records.append(record)
+    return records

@@ -1,55 +1,24 @@
-"""One self-contained HTML page: the table, the views of a sample of every source, confusion matrix, training curves."""
+"""The pictures of the report page, drawn by matplotlib without a display."""
 
 from __future__ import annotations
 
 import base64
 import io
 import warnings
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
-from .table import render_table, zero_shot_notes, zero_shot_rows
+CURVES, SQUARE = (11.0, 4.0), (7.5, 6.5)  # inches
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    generator: str
-    key: str
-    views: dict[str, npt.NDArray[np.uint8]]  # view -> RGB (224, 224, 3)
-
-
-def render_report(document: dict[str, Any], *, metrics: list[dict[str, Any]], samples: list[Sample]) -> bytes:
-    """The page; it loads nothing from anywhere."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
-    page: str = template.render(
-        document=document,
-        table=render_table(document),
-        zero_shot_rows=zero_shot_rows(document["zero_shot"]),
-        zero_shot_notes=zero_shot_notes(document["zero_shot"]),
-        curves=_figure(_plot_curves, metrics) if any("step" in record for record in metrics) else None,
-        confusion=_figure(_plot_confusion, document["confusion"]),
-        samples=[(s.generator, s.key, {name: _png(rgb) for name, rgb in s.views.items()}) for s in samples],
-    )
-    return page.encode()
-
-
-def _png(rgb: npt.NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _figure(plot: Any, data: Any) -> str:
+def draw(plot: Callable[[Any, Any], None], data: Any, size: tuple[float, float]) -> str:
+    """A PNG in base64 of plot(figure, data)."""
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
-    figure = Figure(figsize=(11, 4) if plot is _plot_curves else (7.5, 6.5), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     plot(figure, data)
     buffer = io.BytesIO()
     with warnings.catch_warnings():  # a name in a script that the font lacks shows boxes here, itself in the table
@@ -58,7 +27,8 @@ def _figure(plot: Any, data: Any) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _plot_curves(figure: Any, metrics: list[dict[str, Any]]) -> None:
+def plot_curves(figure: Any, metrics: list[dict[str, Any]]) -> None:
+    """Losses and accuracies over the steps of metrics.jsonl."""
     steps = [record for record in metrics if "step" in record]
     losses, accuracies = figure.subplots(1, 2)
     x = np.array([record["step"] for record in steps])
@@ -86,7 +56,8 @@ def _smooth(values: list[float], width: int = 20) -> npt.NDArray[np.float64]:
     return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
 
 
-def _plot_confusion(figure: Any, confusion: dict[str, Any]) -> None:
+def plot_confusion(figure: Any, confusion: dict[str, Any]) -> None:
+    """classes and counts (K, K), rows true, as shares of each row."""
     axes = figure.subplots()
     counts = np.array(confusion["counts"], dtype=np.float64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

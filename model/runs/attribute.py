@@ -1,4 +1,4 @@
-"""Wiring of `bmrl-attribute`: the views of single images, computed as the shards' are, and a run's attributor."""
+"""Attribution: the views of single images, computed as the shards' are, and a run's attributor."""
 
 from __future__ import annotations
 
@@ -9,29 +9,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..model.attributor import Attributor
-from ..model.evaluation.evaluate import finite
-from ..model.inputs import Batch, to_device
-from ..model.training.checkpoint import RunError, read_json
-from ..model.training.run import Run, load_attributor
-from ..pipeline.views.edge import compute_edge
-from ..pipeline.views.errors import UnreadableImageError
-from ..pipeline.views.image import RESIZE_KERNELS, ImageParams, compute_image, read_source
-from ..pipeline.views.noise import NoiseParams, compute_noise
-from .training import choose_device
+from ...pipeline.views.edge import compute_edge
+from ...pipeline.views.errors import UnreadableImageError
+from ...pipeline.views.image import RESIZE_KERNELS, ImageParams, compute_image, read_source
+from ...pipeline.views.noise import NoiseParams, compute_noise
+from ..attributor import Attributor
+from ..errors import RunError
+from ..evaluation.predictions import finite
+from ..inputs import Batch, to_device
+from .device import choose_device
+from .folder import Run, load_attributor, read_calibration
 
 UNKNOWN = "unknown source"
 
 
 def attribute(
-    run_folder: Path, images: Iterable[Path], *, threshold: float | None, device: str | None
+    run: str | Path, images: Iterable[str | Path], *, threshold: float | None = None, device: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One record an image, as it is found: its probabilities, highest first, and the attribution; or an error."""
+    """One record an image, as it is found: `image`, and `probabilities` (source -> share, highest first), `threshold` and
+    `attributed_to` (a source, or `unknown source` below the threshold); or `error`, why it cannot be read.
+
+    threshold: of the max softmax; None: the run's own, which accepts 95 % of its seen validation images. Raises RunError,
+    WrongUseError.
+    """
+    run_folder = Path(run)
     where = choose_device(device)
-    run, model = load_attributor(run_folder, where)
-    image_params = _image_params(run, run_folder)
+    trained, model = load_attributor(run_folder, where)
+    image_params = _image_params(trained, run_folder)
     limit = threshold if threshold is not None else _own_threshold(run_folder)
-    for path in images:
+    for path in map(Path, images):
         try:
             batch = inference_batch(path.read_bytes(), model, image_params)
         except (UnreadableImageError, OSError) as error:
@@ -41,12 +47,12 @@ def attribute(
         with torch.no_grad():
             shares = finite(model.logits(to_device(batch, where))).double().softmax(dim=1)[0].cpu().numpy()
         order = np.argsort(-shares, kind="stable")  # of equal ones the first, as in the evaluation
-        top = run.classes[order[0]]
+        top = trained.classes[order[0]]
         yield {
             "image": str(path),
             "attributed_to": top if shares[order[0]] >= limit else UNKNOWN,
             "threshold": limit,
-            "probabilities": {run.classes[k]: float(shares[k]) for k in order},
+            "probabilities": {trained.classes[k]: float(shares[k]) for k in order},
         }
 
 
@@ -57,7 +63,7 @@ def inference_batch(data: bytes, model: Attributor, image_params: ImageParams) -
     if "edge" in model.inference_views:
         batch["edge"] = torch.from_numpy(compute_edge(rgb))[None, None]
     if "noise" in model.inference_views:
-        found = compute_noise(rgb, NoiseParams(patch_size=model.config.model.patch_size))
+        found = compute_noise(rgb, NoiseParams(**model.view_params()["noise"]))
         batch["noise"] = torch.from_numpy(found.numerators)[None]
     return batch
 
@@ -66,18 +72,6 @@ def _own_threshold(run_folder: Path) -> float:
     """The threshold that accepts 95 % of the run's seen validation images; 0 where the run had none."""
     calibration = read_calibration(run_folder)
     return float(calibration["threshold_95"]) if calibration else 0.0
-
-
-def read_calibration(run_folder: Path) -> dict[str, Any] | None:
-    """calibration.json; None where the run had no seen validation images. Raises RunError where it is damaged."""
-    file = run_folder / "calibration.json"
-    if not file.exists():
-        return None
-    document = read_json(file)
-    threshold = document.get("threshold_95") if isinstance(document, dict) else None
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise RunError(f"{file} is damaged: threshold_95 is no number from 0 to 1")
-    return dict(document)
 
 
 def _image_params(run: Run, run_folder: Path) -> ImageParams:

@@ -5,14 +5,10 @@ An attributor that a thumbnail, a colour mean or the file format matches has lea
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from sklearn.dummy import DummyClassifier
@@ -23,78 +19,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..inputs import Batch
-from .zero_shot import judge
-
-F32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """Features of some rows, one array (n, d) a feature."""
-
-    labels: npt.NDArray[np.int64]  # -1: unseen
-    generators: list[str]
-    columns: dict[str, F32]
-
-
-def log_spectrum(rgb: npt.NDArray[np.uint8]) -> F32:
-    """Log power of the high-passed luma, averaged over half-overlapping 64x64 Hann windows -> (64 * 33,)."""
-    luma = _luma(rgb)
-    high = luma - cv2.GaussianBlur(luma, (0, 0), 1.0)
-    window = np.outer(np.hanning(64), np.hanning(64)).astype(np.float32)
-    tiles = np.stack([high[r : r + 64, c : c + 64] * window for r in range(0, 161, 32) for c in range(0, 161, 32)])
-    power = np.mean(np.abs(np.fft.rfft2(tiles)) ** 2, axis=0)
-    return np.log(power + 1e-3).astype(np.float32).ravel()
-
-
-def srm_cooccurrences(rgb: npt.NDArray[np.uint8]) -> F32:
-    """Co-occurrences of three neighbouring SRM residuals (Fridrich & Kodovsky 2012), quantised to -2..2 -> (1000,).
-
-    First and second order along both axes, the 3x3 and 5x5 square kernels; roots of the frequencies.
-    """
-    luma = _luma(rgb)
-    square3 = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]], dtype=np.float32) / 4
-    square5 = (
-        np.array(
-            [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]],
-            dtype=np.float32,
-        )
-        / 12
-    )
-    first = np.array([[0, -1, 1]], dtype=np.float32)
-    second = np.array([[1, -2, 1]], dtype=np.float32) / 2
-    counts = []
-    for kernel in (first, first.T, second, second.T, square3, square5):
-        residual = cv2.filter2D(luma, -1, kernel)[3:-3, 3:-3]
-        levels = np.clip(np.rint(residual / 1.5), -2, 2).astype(np.int64) + 2
-        along = 25 * levels[:, :-2] + 5 * levels[:, 1:-1] + levels[:, 2:]
-        across = 25 * levels[:-2] + 5 * levels[1:-1] + levels[2:]
-        pairs = (along,) if kernel.shape[0] == 1 else (across,) if kernel.shape[1] == 1 else (along, across)
-        counts += [np.bincount(codes.ravel(), minlength=125) / codes.size for codes in pairs]
-    return np.sqrt(np.concatenate(counts)).astype(np.float32)
-
-
-def thumbnail(rgb: npt.NDArray[np.uint8]) -> F32:
-    """32x32 area means -> (3072,)."""
-    return np.asarray(cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA), dtype=np.float32).ravel()
-
-
-def blurred(rgb: npt.NDArray[np.uint8]) -> F32:
-    """Gaussian of sigma 4, every 7th pixel (nothing is lost: it is below Nyquist) -> (3072,)."""
-    return np.asarray(cv2.GaussianBlur(rgb, (0, 0), 4.0)[3::7, 3::7], dtype=np.float32).ravel()
-
-
-def color_means(rgb: npt.NDArray[np.uint8]) -> F32:
-    return rgb.mean(axis=(0, 1)).astype(np.float32)
-
-
-def _luma(rgb: npt.NDArray[np.uint8]) -> F32:
-    return np.asarray(rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32), dtype=np.float32)
-
-
-TRACE_FEATURES = {"log-spectrum": log_spectrum, "SRM co-occurrences": srm_cooccurrences}
-CONTENT_FEATURES = {"32x32 thumbnail": thumbnail, "blurred, sigma 4": blurred, "colour means": color_means}
+from ..question import judge
+from .features import CONTENT_FEATURES, F32, TRACE_FEATURES, Rows
 
 
 def linear_probe() -> LogisticRegression:
@@ -108,33 +34,6 @@ CLASSIFIERS = {
     "boosted trees": lambda: HistGradientBoostingClassifier(max_iter=60, random_state=0),
 }
 LEAK_CLASSIFIERS = ("nearest centre", "logistic", "1-NN")
-
-
-def extract(batches: Iterable[Batch], containers: dict[str, tuple[float, ...]]) -> Rows:
-    """Features of every row. containers: key -> native width, height, format number, JPEG quality (source_* of the index)."""
-    labels: list[int] = []
-    generators: list[str] = []
-    columns: dict[str, list[F32]] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for batch in batches:
-            images = np.ascontiguousarray(batch["image"].permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
-            labels += batch["label"].tolist()
-            generators += batch["generator"]
-            for i, found in enumerate(pool.map(_image_features, images)):
-                if "parsing" in batch:
-                    found["label-map areas"] = _areas(batch["parsing"][i].numpy())
-                found["native size and format"] = np.array(containers[batch["key"][i]], dtype=np.float32)
-                for name, values in found.items():
-                    columns.setdefault(name, []).append(values)
-    return Rows(
-        labels=np.array(labels, dtype=np.int64),
-        generators=generators,
-        columns={name: np.stack(values) for name, values in columns.items()},
-    )
-
-
-def _image_features(rgb: npt.NDArray[np.uint8]) -> dict[str, F32]:
-    return {name: make(rgb) for name, make in (TRACE_FEATURES | CONTENT_FEATURES).items()}
 
 
 def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, seed: int = 0) -> dict[str, Any]:
@@ -244,7 +143,3 @@ def _probe_auroc(model: Any, seen: Rows, unseen: Rows, feature: str) -> dict[str
         truth = np.concatenate([np.ones(len(high)), np.zeros(len(chosen))])
         per_generator[name] = float(roc_auc_score(truth, np.concatenate([high, chosen])))
     return {"auroc": float(np.mean(list(per_generator.values()))), "per_generator": per_generator}
-
-
-def _areas(labels: npt.NDArray[np.uint8]) -> F32:
-    return (np.bincount(labels.ravel(), minlength=19) / labels.size).astype(np.float32)

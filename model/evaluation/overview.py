@@ -1,0 +1,48 @@
+"""The head of every result: whose answers on what data, and how many seen images are attributed right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .case import Case
+from .result import Section, Table, percent
+from .scores import closed_set
+
+
+def overview_section(case: Case) -> Section:
+    about, data, seen = case.about, case.about.data, closed_set(case.seen.logits, case.seen.labels)
+    run = (
+        f"{about.attributor}, preset {about.preset}, semantics {about.semantics}, "
+        f"protocol {about.protocol or 'none (every generator is a class)'}"
+        + ("  -- SIMULATED sources: no evidence about real generators" if about.simulated else ""),
+        f"data {data['name']} {data['root_digest'][:16]}, {seen['n']} seen test images",
+    )
+    facts = [f"seen accuracy {percent(seen['accuracy'])}   macro F1 {percent(seen['macro_f1'])}"]
+    if data["missing_sources"]:
+        facts.append(f"missing sources (named by the protocol, not in the data): {', '.join(data['missing_sources'])}")
+    if data["other_views"]:
+        facts.append(f"views with other parameters than in the training: {', '.join(data['other_views'])}")
+    if about.published:
+        sizes = ", ".join(f"{what} {size}" for what, size in about.published.items())
+        here = f"{ranges(data['n_train'])} training and {ranges(data['n_per_generator'])} test images a source"
+        facts.append(f"published sizes: {sizes}; here: {here}")
+    document = {
+        "seen": seen,
+        "protocol": about.protocol,
+        "task": about.task,
+        "published": about.published,
+        "relations": about.relations,
+        "simulated": about.simulated,
+        "attributor": about.attributor,
+        "preset": about.preset,
+        "semantics": about.semantics,
+        "calibration": about.calibration,
+        "data": about.data,
+    }
+    return Section(document=document, tables=(Table(name="run", notes=run), Table(name="seen", notes=tuple(facts))))
+
+
+def ranges(counts: Mapping[str, int]) -> str:
+    """The least and the most of some counts, such as `3 to 7`."""
+    low, high = min(counts.values(), default=0), max(counts.values(), default=0)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,48 @@
+"""A result as one self-contained HTML page: its tables, training curves, and the views of a sample of every source."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+
+from ..evaluation.result import Result
+from . import plots
+from .text import write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    generator: str
+    key: str
+    views: dict[str, npt.NDArray[np.uint8]]  # view -> RGB (224, 224, 3)
+
+
+def render_page(result: Result, *, metrics: list[dict[str, Any]], samples: list[Sample]) -> bytes:
+    """The page; it loads nothing from anywhere. metrics: the records of a run's metrics.jsonl."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
+    document = result.document
+    has_steps = any("step" in record for record in metrics)
+    page: str = template.render(
+        document=document,
+        tables=list(result.tables),
+        write=write,
+        curves=plots.draw(plots.plot_curves, metrics, plots.CURVES) if has_steps else None,
+        confusion=plots.draw(plots.plot_confusion, document["confusion"], plots.SQUARE),
+        samples=[(s.generator, s.key, {name: _png(rgb) for name, rgb in s.views.items()}) for s in samples],
+    )
+    return page.encode()
+
+
+def _png(rgb: npt.NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()

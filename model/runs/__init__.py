@@ -1,0 +1,7 @@
+"""Training, evaluation and attribution as plain functions: where shard sets and attributors meet."""
+
+from .attribute import attribute
+from .evaluate import evaluate
+from .train import train
+
+__all__ = ["attribute", "evaluate", "train"]
