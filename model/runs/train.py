@@ -24,7 +24,7 @@ from ..layers.blocks import compile_blocks, use_channels_last
 from ..resolve import from_config, resolve_config
 from ..training.checkpoint import load_weights, write_json
 from ..training.distributed import World, any_of, join, leave
-from ..training.trainer import Step, Trainer, writing
+from ..training.trainer import BatchLoader, Step, Trainer, writing
 from .claim import hold, prepare
 from .device import choose_device
 from .folder import Run
@@ -148,24 +148,32 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     use_channels_last(model)
     if settings.compile:
         compile_blocks(model)
-    try:
-        on_cuda = device.type == "cuda"
+    on_cuda = device.type == "cuda"
+
+    def training(seed: int) -> BatchLoader:
         loader = train_rows.loader(
             views=model.training_views,
             batch_size=share,
-            seed=settings.seed,
+            seed=seed,
             rank=world.rank,
             world_size=world.size,
+            shuffle=model.steps,  # a fit sees every row once, in the order of the shards
             pin_memory=on_cuda,
         )
+        return DeviceLoader(loader, device) if on_cuda else loader
+
+    try:
+        loader = training(settings.seed)
+        other = training(settings.seed + 1) if model.tunes else None
     except ValueError as error:
         raise TrainingError(str(error)) from error
 
     def validation() -> Iterable[dict[str, Any]]:
         return val_rows.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
 
-    train = DeviceLoader(loader, device) if on_cuda else loader
-    trainer = Trainer(model, train=train, validation=validation, run=request.out, device=device, world=world)
+    trainer = Trainer(
+        model, train=loader, validation=validation, run=request.out, device=device, world=world, other=other
+    )
     refusal: Exception | None = None  # RUN is touched last: what cannot be trained leaves none behind
     if world.writes:
         try:

@@ -73,11 +73,14 @@ class Trainer:
         run: Path,
         device: torch.device,
         world: World = World(),  # noqa: B008  # frozen
+        other: BatchLoader | None = None,
     ) -> None:
+        """other: a second order of the same rows, for an attributor that tunes itself before each step."""
         self.model, self.run, self.device, self.world = model, run, device, world
         self.config: TrainConfig = model.config.train
         self.weights = model.loss_weights()
         self._train, self._validation = train, validation
+        self._other = other if model.tunes else None
         self._steps_per_epoch = len(train)
         if self._steps_per_epoch == 0:
             raise TrainingError(
@@ -98,8 +101,10 @@ class Trainer:
                 f"the processes do not start alike (this one after step {step}): they need the same options, and --out and "
                 "--shards on a file system that all of them see"
             )
-        if self._train.epoch >= self.config.epochs:
+        if self._train.epoch >= (self.config.epochs if self.model.steps else 1):
             return True
+        if not self.model.steps:
+            return self._fit_once(on_epoch)
         total = self.config.epochs * self._steps_per_epoch
         previous = {
             name: signal.signal(name, self._request_stop)
@@ -132,8 +137,11 @@ class Trainer:
         epoch = self._train.epoch
         self.model.train()
         ended = time.perf_counter()
+        others = iter(self._other) if self._other is not None else None
         for batch in self._train:
             received = time.perf_counter()
+            if others is not None:
+                self._tune(batch, next(others), step)
             record = self._step(batch, step)
             step += 1
             now = time.perf_counter()
@@ -152,27 +160,53 @@ class Trainer:
             if self._stop:
                 return step
             ended = time.perf_counter()
+        assert others is None or next(others, None) is None, "the other order is as long, and ends with this one"
         self.model.end_epoch()
         self._check_weights(step)
         if metrics is not None:
-            with self._in_memory(f"in the validation after step {step}"):
-                summary = {"epoch": epoch, **self.evaluate()}
-            if not math.isfinite(summary["val_nll"]):  # never the best: the run would end without best.safetensors
-                raise TrainingError(
-                    f"the validation NLL is {summary['val_nll']} after step {step}; {self._next_step()}"
-                )
-            with self._writing():
-                metrics.write(summary)
-                # Without validation rows: the last epoch.
-                if summary["val_nll"] < self._best_nll or not summary["val_n"]:
-                    self._best_nll = summary["val_nll"]
-                    save_weights(self.model, self.run / "best.safetensors")
+            summary = self._validated(epoch, step, metrics)
         self._save(step)
         if metrics is not None:
             on_epoch(summary)
         # The others wait here for the one that validates.
         self._stop = any_of(self._asked_to_stop, self.world, self.device)
         return step
+
+    def _fit_once(self, on_epoch: Callable[[dict[str, Any]], None]) -> bool:
+        """One pass over the rows for an attributor without steps, its validation, and a checkpoint of the finished run."""
+        if self.world.size > 1:
+            raise TrainingError("this attributor is fitted by one process; start it without torchrun")
+        self._checkpoints.sweep()
+        self.model.eval()
+        with ExitStack() as stack:
+            with self._writing():
+                metrics = stack.enter_context(open_metrics(self.run, 0, 0))
+            with self._in_memory("while batches are read"):
+                self.model.fit(to_device(batch, self.device) for batch in self._train)
+            self._check_weights(0)
+            summary = self._validated(0, 0, metrics)
+        self._save(0)
+        on_epoch(summary)
+        return True
+
+    def _validated(self, epoch: int, step: int, metrics: MetricsLog) -> dict[str, Any]:
+        """The validation's figures, written; the weights are the best ones where its NLL is the lowest so far."""
+        with self._in_memory(f"in the validation after step {step}"):
+            summary = {"epoch": epoch, **self.evaluate()}
+        if not math.isfinite(summary["val_nll"]):  # never the best: the run would end without best.safetensors
+            raise TrainingError(f"the validation NLL is {summary['val_nll']} after step {step}; {self._next_step()}")
+        with self._writing():
+            metrics.write(summary)
+            # Without validation rows: the last epoch.
+            if summary["val_nll"] < self._best_nll or not summary["val_n"]:
+                self._best_nll = summary["val_nll"]
+                save_weights(self.model, self.run / "best.safetensors")
+        return summary
+
+    def _tune(self, batch: Batch, other: Batch, step: int) -> None:
+        rate = learning_rate(self.config, step, self._steps_per_epoch)
+        with self._in_memory(f"at step {step + 1}"):
+            self.model.tune(to_device(batch, self.device), to_device(other, self.device), rate)
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         rate = learning_rate(self.config, step, self._steps_per_epoch)
@@ -312,6 +346,8 @@ class Trainer:
             with self._writing():
                 self._checkpoints.relink(state)
         self._train.load_state_dict(state["loader"])
+        if self._other is not None:  # it stands where the first one does, in its own order
+            self._other.load_state_dict({**state["loader"], "seed": self._other.state_dict()["seed"]})
         self._best_nll = math.inf if state["best_val_nll"] is None else state["best_val_nll"]
         self._saved_step = int(state["step"])
         return self._saved_step
