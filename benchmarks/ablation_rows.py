@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmrl.model.encoders import END
+from bmrl.model.layers.encoders import END
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.views.edge import SCALE
 from bmrl.pipeline.views.noise import DIVISORS

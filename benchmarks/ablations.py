@@ -15,6 +15,7 @@ Processes with one WORK share its rows: what another one is at is taken up when 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import math
@@ -23,22 +24,22 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
-from ablation_rows import GROUPS, INFERENCE, TRAIN, Bank, Row
+from ablation_rows import GROUPS, INFERENCE, TRAIN, Bank, Change, Row
 from machine import describe
 
 from bmrl.cli.process import keep_freed_memory
-from bmrl.model import from_config
-from bmrl.model.blocks import use_channels_last
-from bmrl.model.config import PRESETS, config_to_json, resolve_config
-from bmrl.model.evaluation.evaluate import collect, tabulate
-from bmrl.model.training.checkpoint import load_weights
-from bmrl.model.training.trainer import Trainer
+from bmrl.model import runs
+from bmrl.model.attributors.bmrl import PRESETS
+from bmrl.model.config import RunConfig, config_to_json
+from bmrl.model.errors import StoppedError
+from bmrl.model.resolve import resolve_config
 from bmrl.pipeline.commit import RootBusyError, lock_root
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet
@@ -57,7 +58,7 @@ FIGURES = {
 class Changed:
     """A loader whose batches are changed on the way."""
 
-    def __init__(self, loader: Any, changes: list[Callable[[dict[str, Any]], dict[str, Any]]]) -> None:
+    def __init__(self, loader: Any, changes: Sequence[Change]) -> None:
         self._loader, self._changes = loader, changes
 
     def __len__(self) -> int:
@@ -80,6 +81,23 @@ class Changed:
         self._loader.load_state_dict(state)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChangedSet(ShardSet):
+    """A shard set whose loaders change their batches: all of them, and those of the training besides."""
+
+    changes: tuple[Change, ...] = ()
+    train_changes: tuple[Change, ...] = ()
+
+    @classmethod
+    def of(cls, whole: ShardSet, changes: Sequence[Change], train_changes: Sequence[Change] = ()) -> ChangedSet:
+        own = {field.name: getattr(whole, field.name) for field in dataclasses.fields(ShardSet)}
+        return cls(**own, changes=tuple(changes), train_changes=tuple(train_changes))
+
+    def loader(self, **settings: Any) -> Any:
+        in_training = settings.get("shuffle", True)  # validation and test rows come in order
+        return Changed(super().loader(**settings), self.changes + (self.train_changes if in_training else ()))
+
+
 class Study:
     """One shard set, one protocol, one budget."""
 
@@ -89,10 +107,9 @@ class Study:
         protocol = load_protocol(options.protocol) if options.protocol else None
         self.whole = ShardSet.open(options.shards)
         self.seen = self.whole.select(protocol=protocol, part="seen" if protocol else None)
-        self.unseen = self.whole.select(protocol=protocol, part="unseen", split="test") if protocol else None
+        self.unseen = () if protocol is None else protocol.over(self.whole.document["generators"]).unseen
         self.train = self.seen.select(split="train")
         self.log = self.work / "log.jsonl"
-        self.device = torch.device(options.device)
 
     def identity(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
         """What a line of the log stands for. `settings` is the hash of everything resolved, the data included."""
@@ -129,9 +146,11 @@ class Study:
     def _base_rate(self) -> float:
         return PRESETS[self.options.preset].train.lr
 
-    def _config(self, row: Row, seed: int, rate: float) -> Any:
-        budget = {"epochs": self.options.epochs, "seed": seed, "lr": rate, "checkpoint_every": 10**9}
-        return resolve_config("bmrl", self.options.preset, row.semantics, {**row.settings, **budget})
+    def _settings(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
+        return {**row.settings, "epochs": self.options.epochs, "seed": seed, "lr": rate, "checkpoint_every": 10**9}
+
+    def _config(self, row: Row, seed: int, rate: float) -> RunConfig:
+        return resolve_config("bmrl", self.options.preset, row.semantics, self._settings(row, seed, rate))
 
     def _trained(self, row: Row, seed: int, rate: float) -> dict[str, Any]:
         about = {**self.identity(row, seed, rate), "kind": "train"}
@@ -146,24 +165,25 @@ class Study:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         start = time.perf_counter()
-        model = self._model(row, seed, rate)
-        config = model.config.train
-        changes = [INFERENCE[row.inference]] if row.inference else []
+        config = self._config(row, seed, rate)
         bank = [TRAIN[row.train](Bank(self.train, seed))] if row.train else []
-        loader = self.train.loader(views=model.training_views, batch_size=config.batch_size, seed=seed)
-        validation: list[dict[str, float]] = []
-        trainer = Trainer(
-            model,
-            train=Changed(loader, changes + bank),
-            validation=lambda: self._batches(self.seen.select(split="val"), model, changes),
-            run=folder,
-            device=self.device,
-        )
-        if not trainer.fit(resume=False, on_step=lambda _: None, on_epoch=validation.append):
+        validation: list[dict[str, Any]] = []
+        try:
+            runs.train(
+                ChangedSet.of(self.whole, self._changes(row), bank),
+                folder,
+                preset=self.options.preset,
+                semantics=row.semantics,
+                protocol=self.options.protocol or None,
+                settings=self._settings(row, seed, rate),
+                device=self.options.device,
+                on_epoch=validation.append,
+            )
+        except StoppedError:
             print("stopped; the same command goes on with this training", flush=True)
             sys.exit(130)
         best = min(validation, key=lambda summary: summary["val_nll"])
-        best["loader_wait"] = loader_wait(folder / "metrics.jsonl", config.batch_size)
+        best["loader_wait"] = loader_wait(folder / "metrics.jsonl", config.train.batch_size)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # best.safetensors is what is tested
         (folder / "last.safetensors").unlink(missing_ok=True)
         return {**best, "seconds": round(time.perf_counter() - start, 1)}
@@ -172,30 +192,18 @@ class Study:
         about = {**self.identity(row, seed, rate), "kind": "test"}
         if (found := self._find(about)) is not None:
             return found
-        if not (self._folder(about) / "best.safetensors").exists():  # the log is of another machine
+        folder = self._folder(about)
+        if not all((folder / name).exists() for name in ("config.json", "best.safetensors")):  # of another machine
             self._train(row, seed, rate)
-        model = self._model(row, seed, rate)
-        load_weights(model, self._folder(about) / "best.safetensors")
-        changes = [INFERENCE[row.inference]] if row.inference else []
-        seen = collect(model, self._batches(self.seen.select(split="test"), model, changes), self.device)
-        empty = seen.of("")
-        unseen = (
-            collect(model, self._batches(self.unseen, model, changes), self.device)
-            if self.unseen is not None
-            else empty
-        )
-        document = tabulate(seen, unseen, empty, classes=self.train.classes, thresholds=(0.7, 0.9))
+        changed = ChangedSet.of(self.whole, self._changes(row))
+        document = runs.evaluate(folder, changed, device=self.options.device, with_controls=False).document
         figures = {name: figure(document) for name, figure in FIGURES.items()}
-        return self._write({**about, "figures": figures, "n_seen": len(seen.labels), "n_unseen": len(unseen.labels)})
+        rows = document["data"]["n_per_generator"]
+        n_unseen = sum(rows.get(name, 0) for name in self.unseen)
+        return self._write({**about, "figures": figures, "n_seen": document["seen"]["n"], "n_unseen": n_unseen})
 
-    def _model(self, row: Row, seed: int, rate: float) -> Any:
-        torch.manual_seed(seed)
-        model: Any = from_config(self._config(row, seed, rate), self.train.classes)
-        use_channels_last(model)
-        return model.to(self.device)
-
-    def _batches(self, rows: ShardSet, model: Any, changes: list[Any]) -> Iterable[dict[str, Any]]:
-        return Changed(rows.loader(views=model.inference_views, batch_size=50, shuffle=False), changes)
+    def _changes(self, row: Row) -> list[Change]:
+        return [INFERENCE[row.inference]] if row.inference else []
 
     def _folder(self, about: dict[str, Any]) -> Path:
         return Path(self.work / about["settings"])

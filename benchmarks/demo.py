@@ -6,24 +6,24 @@ make demo && python benchmarks/demo.py --minutes M     # M: what `time make demo
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 import torch
 from machine import commit, cpu
 
-from bmrl.model.evaluation.table import render_table
+from bmrl.model import runs
+from bmrl.model.report.text import render_text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--result", type=Path, default=Path("demo/result.json"))
+    parser.add_argument("--run", type=Path, default=Path("demo/run"))
+    parser.add_argument("--shards", type=Path, default=Path("demo/shards"))
     parser.add_argument("--minutes", required=True, help="Wall-clock minutes of `make demo`, installation included.")
     parser.add_argument("--note", default="", help="What else the machine did.")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/demo.md"))
     options = parser.parse_args()
-    document = json.loads(options.result.read_text())
     lines = [
         "# BMRL on the embedded dataset (simulated sources: no evidence about real generators)",
         "",
@@ -35,7 +35,7 @@ def main() -> None:
         "  source up to 5 points (n = 100).",
         "",
         "```",
-        render_table(document),
+        render_text(runs.evaluate(options.run, options.shards)),
         "```",
         "",
     ]

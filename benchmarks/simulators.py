@@ -24,7 +24,8 @@ import torch
 from machine import commit, cpu
 from sklearn.metrics import roc_auc_score
 
-from bmrl.model.evaluation.controls import CLASSIFIERS, CONTENT_FEATURES, F32, TRACE_FEATURES, linear_probe
+from bmrl.model.evaluation.controls.features import CONTENT_FEATURES, F32, TRACE_FEATURES
+from bmrl.model.evaluation.controls.leaks import CLASSIFIERS, linear_probe
 from bmrl.pipeline.demo.camera import IMAGE_SIZE, photograph
 from bmrl.pipeline.demo.draw import derange, reduce_labels
 from bmrl.pipeline.demo.faces import draw_face, identity_split

@@ -29,8 +29,9 @@ from torch import nn
 from train_reference import ReferenceStep, UNet, encode_every_prompt, preprocess
 
 from bmrl.cli.process import keep_freed_memory
-from bmrl.model import alignment, build
-from bmrl.model.blocks import Attention, use_channels_last
+from bmrl.model import build
+from bmrl.model.layers import alignment
+from bmrl.model.layers.blocks import Attention, use_channels_last
 from bmrl.model.training.trainer import Trainer
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet

@@ -16,8 +16,8 @@ from skimage.feature import graycomatrix, graycoprops
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from bmrl.model.alignment import TextTargets
-from bmrl.model.bmrl import Bmrl
+from bmrl.model.attributors.bmrl import Bmrl
+from bmrl.model.layers.alignment import TextTargets
 from bmrl.pipeline.views.edge import SCALE
 from bmrl.pipeline.views.noise import DENOMINATORS, DIVISORS, KERNELS
 

@@ -57,13 +57,17 @@ def evaluate(
     thresholds: Iterable[float] = THRESHOLDS,
     out: str | Path | None = None,
     device: str | None = None,
+    with_controls: bool = True,
     track: Track | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> Result:
     """Evaluate a run on the test rows of a shard set; with `out`, write result.json and report.html there.
 
-    protocol: a name or file; None: the run's own. thresholds: of the max softmax, in [0, 1]. track(batches, what) may show
-    how far the work is; on_message gets warnings (they are logged by default). Raises WrongUseError, RunError,
+    protocol: a name or file; None: the run's own. thresholds: of the max softmax, in [0, 1]. with_controls=False leaves out
+    the classifiers that are trained beside the run (leak controls, classical baseline), which may take longer than all
+    else. track(batches, what) may show how far the work is; on_message gets warnings (they are logged by default).
+
+    Raises WrongUseError, RunError,
     ShardSetError or DamagedShardError, each of one sentence.
     """
     say = on_message or logging.getLogger(__name__).warning
@@ -96,7 +100,7 @@ def evaluate(
         "missing_sources": list(parts["seen"].missing_sources),
         "other_views": other_views,
     }
-    control_rows, control_counts = _control_rows(asked, parts)
+    control_rows, control_counts = _control_rows(asked, parts) if with_controls else (None, {})
     case = Case(
         **said,
         classes=trained.classes,

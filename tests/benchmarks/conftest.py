@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from bmrl.model.config import PRESETS, ModelConfig
+from bmrl.model.attributors.bmrl import PRESETS, Sizes
 from bmrl.pipeline.shardset import ShardSet
 
 
@@ -29,12 +29,14 @@ def ablation_rows(ablations: ModuleType) -> ModuleType:
 def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> str:
     """Its name; every part is there, nothing is wide."""
     demo = PRESETS["demo"]
-    model = ModelConfig(
+    model = Sizes(
         dim=16, depth=1, heads=2, mlp=16, widths=(4, 4, 4, 4, 8), convs=(1, 1, 1, 1, 1), strided_stem=True,
         noise_widths=(4, 4, 4), noise_convs=(1, 1, 1), text_depth=1, text_heads=2, text_mlp=16,
     )  # fmt: skip
     train = dataclasses.replace(demo.train, batch_size=4, precision="float32", flip=False)
-    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(demo, preset="tiny", model=model, train=train))
+    monkeypatch.setitem(
+        PRESETS, "tiny", dataclasses.replace(demo, config=dataclasses.replace(demo.config, model=model), train=train)
+    )
     return "tiny"
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bmrl.model.config import config_to_json, resolve_config
-from bmrl.model.encoders import END, START
+from bmrl.model.config import config_to_json
 from bmrl.model.inputs import INPUTS
+from bmrl.model.layers.encoders import END, START
+from bmrl.model.resolve import resolve_config
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.views.edge import SCALE
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -14,13 +15,15 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from bmrl.model.config import PRESETS
+from bmrl.model.attributors.bmrl import PRESETS
 from bmrl.model.training.checkpoint import save_weights
 from bmrl.pipeline.commit import lock_root
 from bmrl.pipeline.shardset import ShardSet
 
 Study = Callable[..., None]
 RATES = [1e-3 / 3, 1e-3, 3e-3]
+# The package names functions as these modules are called.
+training, evaluation = (import_module(f"bmrl.model.runs.{name}") for name in ("train", "evaluate"))
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def trained(ablations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Any]
     class Noted:
         accuracy: ClassVar[dict[float, float]] = dict(zip(RATES, (0.5, 0.7, 0.6), strict=True))
 
-        def __init__(self, model: Any, *, train: Any, validation: Any, run: Path, device: torch.device) -> None:
+        def __init__(self, model: Any, *, train: Any, validation: Any, run: Path, **_: Any) -> None:
             self.model, self.run, self.config = model, run, model.config
             self.train, self.validation = list(train), list(validation())
             noted.append(self)
@@ -46,7 +49,7 @@ def trained(ablations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Any]
             on_epoch({"epoch": 1, "val_accuracy": accuracy, "val_nll": 1.0, "val_n": 6})
             return True
 
-    monkeypatch.setattr(ablations, "Trainer", Noted)
+    monkeypatch.setattr(training, "Trainer", Noted)
     return noted
 
 
@@ -106,7 +109,7 @@ def test_some_rows_at_one_rate(study: Study, trained: list[Any], log: Any, capsy
 
 
 def test_of_equal_rates_the_lowest_is_taken(study: Study, trained: list[Any], log: Any, ablations: ModuleType) -> None:
-    ablations.Trainer.accuracy = dict.fromkeys(RATES, 0.7)
+    training.Trainer.accuracy = dict.fromkeys(RATES, 0.7)
     study("run", "--groups", "x", "--seeds", "1")
     assert short(log(), "test") == [("full", 0, RATES[0])]
 
@@ -208,13 +211,14 @@ def test_controls_of_training_leave_validation_and_test_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     tested: list[dict[str, Any]] = []
-    collect = ablations.collect
+    collect = evaluation._collect
 
-    def noted(model: Any, batches: Any, device: torch.device) -> Any:
-        tested.extend(found := list(batches))
-        return collect(model, found, device)
+    def noted(asked: Any, rows: ShardSet, what: str) -> Any:
+        if what in ("attributing seen", "attributing unseen"):
+            tested.extend(rows.loader(views=asked.model.inference_views, batch_size=64, shuffle=False))
+        return collect(asked, rows, what)
 
-    monkeypatch.setattr(ablations, "collect", noted)
+    monkeypatch.setattr(evaluation, "_collect", noted)
     rows = [
         ablation_rows.Row(name="shuffled", train="shuffled labels"),
         ablation_rows.Row(name="thrice", inference="image thrice"),
@@ -303,6 +307,8 @@ def test_a_study_from_the_first_step_to_the_table(study: Study, log: Any, tmp_pa
     folder = tmp_path / "work" / best["settings"]
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
         "best.safetensors",
+        "calibration.json",
+        "config.json",
         "metrics.jsonl",
         "state.json",
     ]
