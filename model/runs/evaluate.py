@@ -67,8 +67,7 @@ def evaluate(
     the classifiers that are trained beside the run (leak controls, classical baseline), which may take longer than all
     else. track(batches, what) may show how far the work is; on_message gets warnings (they are logged by default).
 
-    Raises WrongUseError, RunError,
-    ShardSetError or DamagedShardError, each of one sentence.
+    Raises WrongUseError, RunError, ShardSetError or DamagedShardError, each of one sentence.
     """
     say = on_message or logging.getLogger(__name__).warning
     try:
