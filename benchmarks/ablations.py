@@ -39,9 +39,9 @@ from bmrl.model.config import PRESETS, config_to_json, resolve_config
 from bmrl.model.evaluation.evaluate import collect, tabulate
 from bmrl.model.training.checkpoint import load_weights
 from bmrl.model.training.trainer import Trainer
-from bmrl.pipeline.commit import RootBusyError, lock_root
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet
+from bmrl.pipeline.store.local import RootBusyError, lock_root
 
 FACTORS = "1/3,1,3"  # learning rates: the preset's times these
 WAIT_S = 5.0  # until the next look at a row that another process is at

@@ -24,8 +24,8 @@ import zstandard
 from machine import describe
 from PIL import Image
 
-from bmrl.pipeline.columns import ARRAYS
 from bmrl.pipeline.views.codec import decode_npy, decode_png, encode_npy, encode_palette_png, encode_png
+from bmrl.pipeline.views.column import ARRAYS
 from bmrl.pipeline.views.device import device_edge, device_noise
 from bmrl.pipeline.views.edge import compute_edge
 from bmrl.pipeline.views.image import compute_image, read_source

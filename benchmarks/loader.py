@@ -29,10 +29,10 @@ from machine import describe
 from PIL import Image
 
 from bmrl.pipeline import ShardSet
-from bmrl.pipeline.columns import ARRAYS
-from bmrl.pipeline.export import export_tars
-from bmrl.pipeline.loader import Loader
+from bmrl.pipeline.export.tars import export_tars
+from bmrl.pipeline.loading.loader import Loader
 from bmrl.pipeline.views.codec import npy_header
+from bmrl.pipeline.views.column import ARRAYS
 
 Buffers = list[dict[str, np.ndarray]]
 VIEWS = ("image", "edge", "noise", "parsing", "text")

@@ -32,10 +32,10 @@ from machine import describe
 from PIL import Image
 from skimage.feature import graycomatrix, graycoprops
 
-from bmrl.pipeline.build import Progress, RunSettings, build
-from bmrl.pipeline.intake import BuildOptions, resolve
-from bmrl.pipeline.plan import write_plan
-from bmrl.pipeline.shard_work import ShardTask, Stopwatch, build_cpu_views
+from bmrl.pipeline.build.build import Progress, RunSettings, build
+from bmrl.pipeline.build.resolve import BuildOptions, resolve
+from bmrl.pipeline.build.work import ShardTask, Stopwatch, build_cpu_views
+from bmrl.pipeline.shards.plan import write_plan
 from bmrl.pipeline.views.noise import patch_homogeneity
 
 CPU_VIEWS = ("image", "edge", "noise", "text")

@@ -21,7 +21,7 @@ from ..model.evaluation.report import Sample, render_report
 from ..model.evaluation.zero_shot import ask, centre_questions, level_answers, text_questions
 from ..model.training.checkpoint import RunError, write_atomic, write_json
 from ..model.training.run import Run, load_attributor
-from ..pipeline.preview import spread_rows, view_pictures
+from ..pipeline.describe.preview import spread_rows, view_pictures
 from ..pipeline.protocols import Protocol, load_protocol
 from ..pipeline.shardset import ShardSet, ShardSetError
 from .attribution import read_calibration

@@ -31,10 +31,10 @@ from ..model.training.checkpoint import RunError, load_weights, write_json
 from ..model.training.distributed import World, any_of, join, leave
 from ..model.training.run import Run, read_run, write_run
 from ..model.training.trainer import Step, Trainer, TrainingError, writing
-from ..pipeline.commit import NO_LOCKS, RootBusyError, lock_root
-from ..pipeline.device_loader import DeviceLoader
+from ..pipeline.loading.device_loader import DeviceLoader
 from ..pipeline.protocols import Protocol
 from ..pipeline.shardset import ShardSet, ShardSetError
+from ..pipeline.store.local import NO_LOCKS, RootBusyError, lock_root
 from .exits import raise_if_interrupted
 
 VALIDATION_BATCH = 64

@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .columns import VIEWS, ViewPlan
-from .finalise import INDEX_SCHEMA
-from .plan import SCHEMA_VERSION, shard_name
 from .protocols import Protocol, load_protocol
-from .sums import read_sums
+from .shards.finish import INDEX_SCHEMA
+from .shards.plan import SCHEMA_VERSION, shard_name
+from .shards.sums import read_sums
+from .views.column import VIEWS, ViewPlan
 
 if TYPE_CHECKING:
-    from .loader import Loader
-    from .verify import Damage
+    from .loading.loader import Loader
+    from .shards.verify import Damage
 
 
 _FIELDS = {"name", "classes", "generators", "prompts", "views", "counts", "shards", "plan_id"}  # of dataset.json
@@ -212,7 +212,7 @@ class ShardSet:
         pin_memory: bool = False,
     ) -> Loader:
         """Batches of the selected rows; see Loader. drop_last None means: as shuffle."""
-        from .loader import Loader, LoaderSettings
+        from .loading.loader import Loader, LoaderSettings
 
         settings = LoaderSettings(
             views=tuple(views),
@@ -232,7 +232,7 @@ class ShardSet:
 
     def verify(self, deep: bool = False, source_root: Path | None = None) -> list[Damage]:
         """Every damaged, missing or extra file; empty where all is well."""
-        from .verify import verify
+        from .shards.verify import verify
 
         return verify(self.root, deep=deep, source_root=source_root)
 

@@ -15,10 +15,10 @@ from click import Command
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from bmrl.pipeline.finalise import finalise
-from bmrl.pipeline.intake import BuildOptions, resolve
-from bmrl.pipeline.plan import write_plan
-from bmrl.pipeline.shard_work import ShardTask, build_cpu_views, build_parsing_from_maps, missing_views
+from bmrl.pipeline.build.resolve import BuildOptions, resolve
+from bmrl.pipeline.build.work import ShardTask, build_cpu_views, build_parsing_from_maps, missing_views
+from bmrl.pipeline.shards.finish import finalise
+from bmrl.pipeline.shards.plan import write_plan
 from bmrl.pipeline.shardset import ShardSet
 
 DATA = Path(__file__).parents[1] / "../shared/data"

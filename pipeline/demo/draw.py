@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..commit import TEMPORARY_PREFIX, canonical_json, write_bytes, write_json
+from ..store.local import TEMPORARY_PREFIX, canonical_json, write_bytes, write_json
 from ..views.image import resize
 from .camera import IMAGE_SIZE, photograph
 from .canvas import SIZE

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..commit import canonical_json, write_bytes
 from ..sources.rows import IMAGE_EXTENSIONS, hash_split
+from ..store.local import canonical_json, write_bytes
 from ..views.errors import UnreadableImageError
 from ..views.image import read_source, resize
 from .camera import IMAGE_SIZE

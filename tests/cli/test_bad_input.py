@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from support import build, picture, run_command, write_faces
 
-import bmrl.pipeline.build as build_module
-from bmrl.pipeline.build import BuildError, check_space
-from bmrl.pipeline.plan import read_plan
+import bmrl.pipeline.build.build as build_module
+from bmrl.pipeline.build.build import BuildError, check_space
+from bmrl.pipeline.shards.plan import read_plan
 from bmrl.pipeline.views.errors import UnreadableImageError
 from bmrl.pipeline.views.image import read_source
 

@@ -13,11 +13,11 @@ import support
 from click.testing import Result
 from PIL import Image
 
-import bmrl.pipeline.build as build_module
+import bmrl.pipeline.build.build as build_module
 from bmrl.cli.prep import main
-from bmrl.pipeline.commit import remove_temporaries
-from bmrl.pipeline.intake import resolve
+from bmrl.pipeline.build.resolve import resolve
 from bmrl.pipeline.shardset import ShardSet
+from bmrl.pipeline.store.local import remove_temporaries
 
 Invoke = Callable[..., Result]
 

@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from bmrl.cli import train, training
-from bmrl.pipeline.commit import lock_root
+from bmrl.pipeline.store.local import lock_root
 
 TINY = (
     *("--preset", "demo", "--device", "cpu", "--batch-size", "4"),
