@@ -32,7 +32,7 @@ import psutil
 from machine import describe
 from PIL import Image
 
-from bmrl.pipeline.build.work import missing_views
+from bmrl.pipeline.build.tasks import missing_views
 from bmrl.pipeline.shards.plan import read_plan
 from bmrl.pipeline.store.local import PAUSE_S
 

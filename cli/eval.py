@@ -44,8 +44,8 @@ def main(
     from ..model.evaluation.evaluate import THRESHOLDS
     from ..model.evaluation.table import render_table
     from ..model.training.checkpoint import RunError
-    from ..pipeline.loading.reader import DamagedShardError
     from ..pipeline.protocols import load_protocol
+    from ..pipeline.shards.tars import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
     from .evaluation import EvalRequest, evaluate
     from .training import WrongUseError

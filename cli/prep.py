@@ -53,7 +53,9 @@ def protocols(root: Path | None) -> None:
 @click.option("--splits", help="Comma-separated: train,val,test (default: all).")
 @click.option("--limit", type=click.IntRange(min=1), help="Samples per generator and split.")
 @click.option("--shard-size", type=click.IntRange(min=1), help="Samples a shard (default: 256).")
-@click.option("--workers", type=click.IntRange(min=1), help="Parallel tasks (default: every core).")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Parallel tasks (default: every core); 0: here, without Ray."
+)
 @click.option("--ray-address", help="Join this Ray cluster instead of starting a local Ray.")
 @click.option("--generators", type=_PATH, help="YAML file with generators of your own.")
 @click.option("--resize", metavar="KERNEL", help="bilinear (antialiased, default), bicubic, area, or linear (aliases).")
@@ -91,9 +93,9 @@ def build(
     **options: Any,
 ) -> None:
     """Build, resume or extend a shard set."""
-    from ..pipeline.build.build import BuildError, RunSettings
     from ..pipeline.build.build import build as run_build
-    from ..pipeline.build.resolve import BuildOptions, check_names
+    from ..pipeline.build.options import BuildOptions, RunSettings, check_names
+    from ..pipeline.build.report import BuildError
     from ..pipeline.parsers.errors import ParserError
     from ..pipeline.shards.plan import PlanError
     from ..pipeline.sources import DATASETS, SourceError
@@ -154,7 +156,7 @@ def _draw(dataset: str, root: Path, workers: int | None) -> None:
     import os
     from concurrent.futures.process import BrokenProcessPool
 
-    from ..pipeline.build.build import BuildError
+    from ..pipeline.build.report import BuildError
     from ..pipeline.demo.draw import DemoSettings, draw_demo
     from .progress import counting
 
@@ -162,7 +164,7 @@ def _draw(dataset: str, root: Path, workers: int | None) -> None:
         with counting("drawing faces") as update:
             draw_demo(
                 root,
-                num_workers=workers or os.cpu_count() or 1,
+                num_workers=(os.cpu_count() or 1) if workers is None else workers,
                 progress=update,
                 settings=DemoSettings.of(dataset),
             )
@@ -218,7 +220,7 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
     """Counts, bytes, digests, licences and the leak audit of a shard set."""
     from ..pipeline.describe.card import CardError, check_folder, write_card
     from ..pipeline.describe.info import describe, render
-    from ..pipeline.loading.reader import DamagedShardError
+    from ..pipeline.shards.tars import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
 
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(CardError,)):
@@ -238,7 +240,7 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
 def head(root: Path, count: int, grid: Path | None) -> None:
     """Show the first samples of a shard set; with --grid as a picture, one sample of every source first."""
     from ..pipeline.describe.preview import GridError, describe_rows, write_grid
-    from ..pipeline.loading.reader import DamagedShardError
+    from ..pipeline.shards.tars import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
 
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(GridError,)):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from .exits import raise_if_interrupted
 
 if TYPE_CHECKING:
-    from ..pipeline.build.build import Progress
+    from ..pipeline.build.report import Progress
 
 
 class BuildBar:

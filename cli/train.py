@@ -49,8 +49,8 @@ def main(
     from ..model.training.checkpoint import RunError
     from ..model.training.distributed import WorldError
     from ..model.training.trainer import TrainingError
-    from ..pipeline.loading.reader import DamagedShardError
     from ..pipeline.protocols import load_protocol
+    from ..pipeline.shards.tars import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
     from .training import TrainRequest, WrongUseError, train
 

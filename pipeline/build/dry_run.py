@@ -7,18 +7,25 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ..sources import DATASETS, SourceRow
 from ..sources.layout import Layout
 from ..sources.rows import SPLITS
-from ..views.edge import compute_edge
+from ..views import VIEWS
 from ..views.errors import UnreadableImageError
-from ..views.image import ImageParams, compute_image, read_source
-from ..views.noise import NoiseParams, compute_noise
-from .build import estimate_bytes, free_bytes, used_bytes
-from .resolve import BuildOptions, Intake, resolve
-from .work import missing_views, read_file
+from ..views.image import Source
+from ..views.view import Sample, rows_view
+from .options import BuildOptions
+from .resolve import Intake, resolve
+from .space import estimate_bytes, free_bytes, used_bytes
+from .tasks import missing_views
+from .work import read_file
 
+_NO_FILE = {"source_sha256": "", "source_bytes": 0}
 NUM_TIMED = 16  # samples
 
 
@@ -52,7 +59,7 @@ def describe_plan(options: BuildOptions, *, workers: int | None = None) -> str:
         f"together {total / 1e6:10.1f} MB to write; free: {free / 1e6:.1f} MB"
         + (", too little" if total > free else "")
     )
-    lines.append(_time_line(intake, samples, workers or os.cpu_count() or 1))
+    lines.append(_time_line(intake, samples, (os.cpu_count() or 1) if workers is None else max(1, workers)))
     return "\n".join(lines)
 
 
@@ -99,34 +106,52 @@ def _time_line(intake: Intake, samples: dict[str, int], cores: int) -> str:
     plan = intake.plan
     paths = plan.rows["source_path"].to_pylist()
     sample = paths[:: max(1, len(paths) // NUM_TIMED)][:NUM_TIMED]
-    crops = []
-    image_params = ImageParams(**plan.views["image"].params)
+    decisive = rows_view(VIEWS)
+    params = {name: VIEWS[name].params_of(view.params) for name, view in plan.views.items()}
+    here = [VIEWS[name] for name in plan.views if not VIEWS[name].tool and VIEWS[name].reads != "labels"]
+    read: list[Sample] = []
+    assert decisive.decode is not None
     start = time.perf_counter()
     for path in sample:
         try:
-            source = read_source(read_file(intake.walk.root / path), image_params)
+            source = decisive.decode(read_file(intake.walk.root / path), params[decisive.name])
         except (UnreadableImageError, OSError):
             continue
-        rgb = compute_image(source, image_params)
-        if "edge" in plan.views:
-            compute_edge(rgb)
-        if "noise" in plan.views:
-            compute_noise(rgb, NoiseParams(**plan.views["noise"].params))
-        crops.append(source.rgb)
-    seconds = (time.perf_counter() - start) / max(1, len(crops))
-    unreadable = f"; {len(sample) - len(crops)} of {len(sample)} could not be read" if len(crops) < len(sample) else ""
-    parsing = 0.0
-    if crops and intake.parser is not None and not intake.parser.uses_maps:
-        parser = intake.parser.open()
-        start = time.perf_counter()
-        parser.parse(crops)
-        parsing = (time.perf_counter() - start) / len(crops)
-    others = max((count for view, count in samples.items() if view != "parsing"), default=0)
-    estimate = (others * seconds + samples.get("parsing", 0) * parsing) / cores
+        rgb = _image(source, params[decisive.name])
+        one = Sample(row={}, facts={}, source=source, image=rgb)
+        for view in here:
+            if view.compute is not None and not view.decides_rows:
+                view.compute(one, params[view.name])
+        read.append(one)
+    seconds = (time.perf_counter() - start) / max(1, len(read))
+    unreadable = f"; {len(sample) - len(read)} of {len(sample)} could not be read" if len(read) < len(sample) else ""
+    tooled = {name: _tool_seconds(intake, name, read) for name, view in VIEWS.items() if view.tool}
+    others = max((count for view, count in samples.items() if view not in tooled), default=0)
+    estimate = (others * seconds + sum(samples.get(view, 0) * each for view, each in tooled.items())) / cores
+    with_tools = ", ".join(f"{each * 1e3:.1f} ms {view}" for view, each in tooled.items())
     return (
-        f"time: about {estimate:.0f} s on {cores} cores (measured on {len(crops)} samples: "
-        f"{seconds * 1e3:.1f} ms a sample without parsing, {parsing * 1e3:.1f} ms parsing{unreadable})"
+        f"time: about {estimate:.0f} s on {cores} cores (measured on {len(read)} samples: "
+        f"{seconds * 1e3:.1f} ms a sample without {', '.join(tooled)}, {with_tools}{unreadable})"
     )
+
+
+def _image(source: Source, params: Any) -> npt.NDArray[np.uint8]:
+    decisive = rows_view(VIEWS)
+    assert decisive.compute is not None
+    value = decisive.compute(Sample(row={}, facts=_NO_FILE, source=source), params).value
+    assert not isinstance(value, dict)
+    return value
+
+
+def _tool_seconds(intake: Intake, name: str, samples: list[Sample]) -> float:
+    """Measured seconds a sample of a view that a tool computes; 0 where it is not built, or only copies maps."""
+    choice, view = intake.tools.get(name), VIEWS[name]
+    if not samples or choice is None or choice.uses_maps or view.compute_batch is None:
+        return 0.0
+    tool, params = choice.open(), view.params_of(intake.plan.views[name].params)
+    start = time.perf_counter()
+    view.compute_batch(samples, params, tool)
+    return (time.perf_counter() - start) / len(samples)
 
 
 def _existing(path: Path) -> Path:

@@ -1,6 +1,7 @@
-"""The work on one shard, in one process: sources -> the image, edge, noise and text columns; sources -> parsing.
+"""The work on one shard, in one process: sources -> the columns that are computed here, then those that a tool computes.
 
-Plain functions that read and write files; pipeline/build/build.py runs them on Ray.
+Plain functions that read and write files; a runner calls them in this process or on Ray. A task carries the records of
+its views, so nothing here knows a view by its name.
 """
 
 from __future__ import annotations
@@ -10,24 +11,23 @@ import hashlib
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from ..shards.names import LOG, PLAN_JSON
 from ..shards.tars import ColumnWriter, Sidecar, check_planned, is_done, read_members, read_sidecar
 from ..store.local import TEMPORARY_PREFIX, checkpoint
-from ..views import edge, image, noise, text
+from ..views import VIEWS
 from ..views.column import ViewPlan
 from ..views.errors import UnreadableImageError
+from ..views.image import Source
+from ..views.view import Computed, Sample, View, rows_view
 
 Row = dict[str, Any]  # one row of plan.parquet
-Parse = Callable[[list[npt.NDArray[np.uint8]]], list[npt.NDArray[np.uint8]]]  # crops (S, S, 3) -> labels (224, 224)
-ReadMap = Callable[[str, int, int], npt.NDArray[np.uint8]]  # source path, width, height -> labels (224, 224)
+TOOL_BATCH = 16  # samples handed to a tool at once; its own batch size, a declared parameter, decides bytes
 
 
 class SourceChangedError(RuntimeError):
@@ -40,7 +40,10 @@ class PlanChangedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """One shard and the views of it that are to be written."""
+    """One shard and the views of it that are to be written.
+
+    records: of every view of the plan at least; they travel with the task.
+    """
 
     root: Path
     source_root: Path
@@ -49,6 +52,15 @@ class ShardTask:
     plans: dict[str, ViewPlan]
     views: tuple[str, ...]
     plan_id: str
+    records: dict[str, View] = field(default_factory=lambda: dict(VIEWS))
+
+    @property
+    def rows_view(self) -> View:
+        """The view that decides which rows there are."""
+        return rows_view(self.records)
+
+    def params(self, view: str) -> Any:
+        return self.records[view].params_of(self.plans[view].params)
 
 
 @dataclass(kw_only=True)
@@ -93,111 +105,77 @@ def _trail(task: ShardTask, stage: str) -> Iterator[Callable[[str], None]]:
 
 
 def trail_path(root: Path, stage: str, shard: str) -> Path:
-    return root / ".log" / f"{TEMPORARY_PREFIX}at-{stage}-{shard}"
+    return root / LOG / f"{TEMPORARY_PREFIX}at-{stage}-{shard}"
 
 
-def build_cpu_views(task: ShardTask) -> ShardResult:
-    """Write the missing ones of image, edge, noise and text for one shard, in one pass over its samples."""
+def build_views(task: ShardTask) -> ShardResult:
+    """Write the views of a task that need no tool, in one pass over the shard's samples."""
     watch = Stopwatch()
     with ExitStack() as stack:
         note = stack.enter_context(_trail(task, "cpu"))
         writers = {view: stack.enter_context(ColumnWriter(task.root, view, task.shard)) for view in task.views}
+        params = {view: task.params(view) for view in task.views}
         facts: dict[str, list[Row]] = {view: [] for view in task.views}
         drops: list[Row] = []
-        prompts = task.plans["text"].params["prompts"] if "text" in task.views else {}
-        for row, rgb, source_facts in _images(task, drops, watch, note):
-            if "image" in writers:
+        decisive = task.rows_view.name
+        samples = _decided_rows(task, drops, watch, note) if decisive in writers else _committed_rows(task, watch, note)
+        for sample in samples:
+            for view in task.views:
+                record = task.records[view]
+                if record.decides_rows:
+                    assert sample.image is not None
+                    computed = Computed(value=sample.image, facts=sample.facts)
+                else:
+                    assert record.compute is not None
+                    with watch(record.stage or view):
+                        computed = record.compute(sample, params[view])
                 with watch("write"):
-                    writers["image"].write(row["key"], task.plans["image"].encode(rgb))
-                facts["image"].append(source_facts)
-            if "edge" in writers:
-                with watch("edge"):
-                    column = edge.compute_edge(rgb)
-                with watch("write"):
-                    writers["edge"].write(row["key"], task.plans["edge"].encode(column))
-                facts["edge"].append({})
-            if "noise" in writers:
-                with watch("noise"):
-                    found = noise.compute_noise(rgb, noise.NoiseParams(**task.plans["noise"].params))
-                with watch("write"):
-                    writers["noise"].write(row["key"], task.plans["noise"].encode(found.numerators))
-                facts["noise"].append(
-                    {"patch_row": found.row, "patch_col": found.col, "patch_scores": found.scores.tolist()}
-                )
-            if "text" in writers:
-                with watch("text"):
-                    labels = text.Labels(**{name: row[name] for name in text.Labels.__dataclass_fields__})
-                    members = {
-                        "txt": text.encode_text(text.sentences(labels, prompts)),
-                        "json": text.encode_labels(labels),
-                    }
-                    writers["text"].write(row["key"], members)
-                facts["text"].append({})
+                    writers[view].write(sample.row["key"], task.plans[view].encode(computed.value))
+                facts[view].append(dict(computed.facts))
         with watch("commit"):
             kept = 0
-            for view in sorted(task.views, key=lambda view: view != "image"):  # the others follow image's rows
-                sidecar = _commit(task, view, writers[view], facts[view], drops if view == "image" else [])
+            for view in sorted(task.views, key=lambda view: view != decisive):  # the others follow its rows
+                sidecar = _commit(task, view, writers[view], facts[view], drops if view == decisive else [])
                 kept = sidecar["num_samples"]
     return ShardResult(
         shard=task.shard, views=task.views, num_samples=kept, num_dropped=len(drops), seconds=dict(watch.seconds)
     )
 
 
-def build_parsing(task: ShardTask, parse: Parse, batch_size: int) -> ShardResult:
-    """Write the parsing column of one shard from the source files, for the rows that `image` kept."""
+def build_with_tool(task: ShardTask, tool: Any) -> ShardResult:
+    """Write the one view of a task that a tool computes, for the rows that were kept; sources are read once more."""
     watch = Stopwatch()
+    (view,) = task.views
+    record, params = task.records[view], task.params(view)
+    assert record.compute_batch is not None
     rows, kept = _kept_rows(task)
-    params = image.ImageParams(**task.plans["image"].params)
-    with _trail(task, "parsing") as note, ColumnWriter(task.root, "parsing", task.shard) as writer:
+    batch_size = TOOL_BATCH if tool.reads_source else 1
+    facts: list[Row] = []
+    with _trail(task, view) as note, ColumnWriter(task.root, view, task.shard) as writer:
         for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            note(", ".join(row["source_path"] for row in batch))
+            batch = list(zip(rows, kept, strict=True))[start : start + batch_size]
+            note(", ".join(row["source_path"] for row, _ in batch))
             with watch("read"):
-                crops = [
-                    image.read_source(_read_unchanged(task, row, facts["source_sha256"]), params).rgb
-                    for row, facts in zip(batch, kept[start : start + batch_size], strict=True)
+                samples = [
+                    Sample(row=row, facts=found, source=_source_again(task, row, found) if tool.reads_source else None)
+                    for row, found in batch
                 ]
-            with watch("parsing"):
-                maps = parse(crops)
+            with watch(record.stage or view):
+                computed = record.compute_batch(samples, params, tool)
             with watch("write"):
-                for row, labels in zip(batch, maps, strict=True):
-                    writer.write(row["key"], task.plans["parsing"].encode(labels))
+                for (row, _), one in zip(batch, computed, strict=True):
+                    writer.write(row["key"], task.plans[view].encode(one.value))
+                    facts.append(dict(one.facts))
         with watch("commit"):
-            _commit(task, "parsing", writer, [{} for _ in rows], [])
-    return ShardResult(shard=task.shard, views=("parsing",), num_samples=len(rows), seconds=dict(watch.seconds))
+            _commit(task, view, writer, facts, [])
+    return ShardResult(shard=task.shard, views=task.views, num_samples=len(rows), seconds=dict(watch.seconds))
 
 
-def build_parsing_from_maps(task: ShardTask, read_map: ReadMap) -> ShardResult:
-    """Write the parsing column of one shard from label maps that another tool made."""
-    watch = Stopwatch()
-    rows, kept = _kept_rows(task)
-    with _trail(task, "parsing") as note, ColumnWriter(task.root, "parsing", task.shard) as writer:
-        for row, facts in zip(rows, kept, strict=True):
-            note(row["source_path"])
-            with watch("parsing"):
-                labels = read_map(row["source_path"], facts["source_width"], facts["source_height"])
-            with watch("write"):
-                writer.write(row["key"], task.plans["parsing"].encode(labels))
-        with watch("commit"):
-            _commit(task, "parsing", writer, [{} for _ in rows], [])
-    return ShardResult(shard=task.shard, views=("parsing",), num_samples=len(rows), seconds=dict(watch.seconds))
-
-
-def _images(
-    task: ShardTask, drops: list[Row], watch: Stopwatch, note: Callable[[str], None]
-) -> Iterator[tuple[Row, npt.NDArray[np.uint8], Row]]:
-    """(plan row, the image view, facts of the source), from the sources or, where image is committed, from its column."""
-    if "image" not in task.views:
-        rows, _ = _kept_rows(task)
-        sidecar = read_sidecar(task.root, "image", task.shard)
-        assert sidecar is not None
-        plan = task.plans["image"]
-        with watch("read"):
-            stored = read_members(task.root, sidecar, plan.suffix)
-        for row, data in zip(rows, stored, strict=True):
-            yield row, plan.decode(data), {}
-        return
-    params = image.ImageParams(**task.plans["image"].params)
+def _decided_rows(task: ShardTask, drops: list[Row], watch: Stopwatch, note: Callable[[str], None]) -> Iterator[Sample]:
+    """The samples whose source can be read, with the image and what it recorded; the others become `drops`."""
+    record = task.rows_view
+    params = task.params(record.name)
+    assert record.decode is not None and record.compute is not None
     for row in task.rows:
         note(row["source_path"])
         checkpoint("reading", Path(row["source_path"]))
@@ -207,30 +185,33 @@ def _images(
             with watch("hash"):
                 sha256 = hashlib.sha256(data).hexdigest()
             with watch("decode"):
-                source = image.read_source(data, params)
+                source = record.decode(data, params)
         except (UnreadableImageError, OSError) as error:
             reason = str(error) if isinstance(error, UnreadableImageError) else f"cannot be read: {error.strerror}"
-            drops.append(
-                {
-                    "key": row["key"],
-                    "source_path": row["source_path"],
-                    "stage": "image",
-                    "reason": reason,
-                    "attempt": row["attempt"],
-                }
-            )
+            drop = {"key": row["key"], "source_path": row["source_path"], "stage": record.name, "reason": reason}
+            drops.append({**drop, "attempt": row["attempt"]})
             continue
-        with watch("resize"):
-            rgb = image.compute_image(source, params)
-        facts = {
-            "source_sha256": sha256,
-            "source_bytes": len(data),
-            "source_width": source.width,
-            "source_height": source.height,
-            "source_format": source.format,
-            "source_quality": source.quality,
-        }
-        yield row, rgb, facts
+        with watch(record.stage or record.name):
+            file = {"source_sha256": sha256, "source_bytes": len(data)}
+            computed = record.compute(Sample(row=row, facts=file, source=source), params)
+        assert not isinstance(computed.value, dict)
+        yield Sample(row=row, facts=computed.facts, source=source, image=computed.value)
+
+
+def _committed_rows(task: ShardTask, watch: Stopwatch, note: Callable[[str], None]) -> Iterator[Sample]:
+    """The samples that were kept, with the image from its column; their sources too where a view reads them."""
+    record = task.rows_view
+    rows, kept = _kept_rows(task)
+    sidecar = read_sidecar(task.root, record.name, task.shard)
+    assert sidecar is not None
+    plan = task.plans[record.name]
+    reads_source = any(task.records[view].reads == "source" for view in task.views)
+    with watch("read"):
+        stored = read_members(task.root, sidecar, plan.suffix)
+    for row, facts, data in zip(rows, kept, stored, strict=True):
+        note(row["source_path"])
+        source = _source_again(task, row, facts) if reads_source else None
+        yield Sample(row=row, facts=facts, source=source, image=plan.decode(data))
 
 
 def read_file(path: Path) -> bytes:
@@ -241,32 +222,36 @@ def read_file(path: Path) -> bytes:
 
 
 def _kept_rows(task: ShardTask) -> tuple[list[Row], list[Row]]:
-    """The plan rows that `image` kept, with the facts of their sources."""
-    sidecar = read_sidecar(task.root, "image", task.shard)
-    if not is_done(task.root, sidecar, task.plans["image"].digest):
-        raise RuntimeError(f"image/{task.shard} is not committed: every other view follows the rows that image kept")
+    """The plan rows that were kept, with the facts of their sources."""
+    name = task.rows_view.name
+    sidecar = read_sidecar(task.root, name, task.shard)
+    if not is_done(task.root, sidecar, task.plans[name].digest):
+        raise RuntimeError(f"{name}/{task.shard} is not committed: every other view follows the rows that {name} kept")
     assert sidecar is not None
     by_key = {row["key"]: row for row in task.rows}
     check_planned(sidecar, by_key)
     return [by_key[key] for key in sidecar["keys"]], sidecar["rows"]
 
 
-def _read_unchanged(task: ShardTask, row: Row, sha256: str) -> bytes:
+def _source_again(task: ShardTask, row: Row, facts: Mapping[str, Any]) -> Source:
+    """The decoded source of a row that was kept. Raises SourceChangedError where the file is another by now."""
     path = task.source_root / row["source_path"]
     try:
         data = read_file(path)
     except OSError as error:
         raise SourceChangedError(f"{row['source_path']} disappeared during the build: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if hashlib.sha256(data).hexdigest() != facts["source_sha256"]:
         raise SourceChangedError(
             f"{row['source_path']} changed since its image was stored; put the old file back, or rebuild with --overwrite"
         )
-    return data
+    record = task.rows_view
+    assert record.decode is not None
+    return record.decode(data, task.params(record.name))
 
 
 def _commit(task: ShardTask, view: str, writer: ColumnWriter, facts: Sequence[Row], drops: Sequence[Row]) -> Sidecar:
     """Commit one column's shard, unless the plan was replaced or somebody has committed the same meanwhile."""
-    current = task.root / "plan.json"
+    current = task.root / PLAN_JSON
     if not current.exists() or hashlib.sha256(current.read_bytes()).hexdigest() != task.plan_id:
         raise PlanChangedError(f"the plan in {task.root} was replaced while {view}/{task.shard} was being written")
     digest = task.plans[view].digest
@@ -277,21 +262,8 @@ def _commit(task: ShardTask, view: str, writer: ColumnWriter, facts: Sequence[Ro
 
 
 def _is_stale(task: ShardTask, view: str, sidecar: Sidecar) -> bool:
-    """Whether a committed column holds other rows than the image column it must follow."""
-    if view == "image":
+    """Whether a committed column holds other rows than the one it must follow."""
+    if task.records[view].decides_rows:
         return False
-    followed = read_sidecar(task.root, "image", task.shard)
+    followed = read_sidecar(task.root, task.rows_view.name, task.shard)
     return followed is None or followed["keys_sha256"] != sidecar["keys_sha256"]
-
-
-def missing_views(root: Path, shard: str, plans: dict[str, ViewPlan]) -> set[str]:
-    """The views of this shard that are not committed under the plan's digest and image's rows."""
-    sidecars = {view: read_sidecar(root, view, shard) for view in plans}
-    followed = sidecars.get("image")
-    missing = set()
-    for view, plan in plans.items():
-        sidecar = sidecars[view]
-        follows = followed is not None and sidecar is not None and followed["keys_sha256"] == sidecar["keys_sha256"]
-        if not is_done(root, sidecar, plan.digest) or not follows:
-            missing.add(view)
-    return missing

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xxhash
 
 from ..shardset import ShardSet
-from ..views.column import ARRAYS
+from ..views.column import default_array
 
 # Label ids of the parsing view (BiSeNet's order).
 SKIN = 1
@@ -22,7 +22,7 @@ MIN_ROWS_A_SOURCE = 50
 ABSENT = -1.0  # centre and spread of a part that the parsing does not have
 _BATCH = 64
 
-IMAGE_SIDE = ARRAYS["image"]["shape"][0]  # pixels
+IMAGE_SIDE = default_array("image")["shape"][0]  # pixels
 F64 = npt.NDArray[np.float64]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from ..shards.names import tar_name
 from ..shardset import ShardSet, is_within
 from ..store.local import write_bytes
+from ..views import VIEWS
 from ..views.column import ViewPlan
 from .preview import write_grid
 
@@ -106,9 +108,9 @@ def _configs(shard_set: ShardSet) -> list[dict[str, Any]]:
     return [
         {
             "config_name": view,
-            **({"default": True} if view == "image" else {}),
+            **({"default": True} if VIEWS[view].decides_rows else {}),
             "data_files": [
-                {"split": _SPLITS[split], "path": [f"{view}/{name}.tar" for name in found]}
+                {"split": _SPLITS[split], "path": [tar_name(view, name) for name in found]}
                 for split, found in names.items()
                 if found
             ],

@@ -12,7 +12,7 @@ from ..shards.tars import KEY_PATTERN
 from ..shardset import ShardSet
 from ..sources.deepfakebench import FOLDER
 from ..sources.rows import SPLITS
-from ..store.local import AtomicFile, write_json
+from ..store.local import write_bytes, write_json
 from ..views.codec import encode_png
 from .tars import ExportError, check_out
 
@@ -43,11 +43,9 @@ def export_deepfakebench(shard_set: ShardSet, out: Path) -> int:
         for key, image in zip(batch["key"], batch["image"], strict=True):
             file = out / paths[key]
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(encode_png(np.asarray(image).transpose(1, 2, 0)))  # (3, H, W) -> (H, W, 3)
+            write_bytes(file, encode_png(np.asarray(image).transpose(1, 2, 0)), durable=False)  # (3, H, W) -> (H, W, 3)
     (out / FOLDER).mkdir(parents=True)
-    with AtomicFile(out / "label_dict.yaml") as stream:
-        stream.write(yaml.safe_dump({"label_dict": labels}, sort_keys=True).encode())
-        stream.commit()
+    write_bytes(out / "label_dict.yaml", yaml.safe_dump({"label_dict": labels}, sort_keys=True).encode())
     for by_split in videos.values():
         for by_group in by_split.values():
             for video in by_group.values():

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import webdataset as wds
 
-from ..shards.plan import ordered
 from ..shards.tars import DamagedShardError, Sidecar, read_members, read_sidecar
 from ..shardset import ShardSet, is_within
 from ..store.local import AtomicFile
+from ..views.column import ordered
 
 
 class ExportError(ValueError):

@@ -10,19 +10,19 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from ..shards.selection import Selection
+from ..shards.tars import DamagedShardError
+from ..views import VIEWS
 from .batch_memory import BatchMemory
 from .order import balanced_order, epoch_order
-from .reader import CHECKS, ColumnReader, DamagedShardError
-
-if TYPE_CHECKING:
-    from ..shardset import ShardSet
+from .reader import CHECKS, ColumnReader
 
 Batch = dict[str, Any]
 READ_AHEAD = 2  # batches a thread
@@ -54,7 +54,7 @@ class Loader:
     the last global batch is shared out, and a rank may get a shorter one or none.
     """
 
-    def __init__(self, shard_set: ShardSet, settings: LoaderSettings, *, epoch: int) -> None:
+    def __init__(self, shard_set: Selection, settings: LoaderSettings, *, epoch: int) -> None:
         _check(shard_set, settings)
         self.settings = settings
         self._set = shard_set
@@ -77,7 +77,7 @@ class Loader:
         self._readers = {
             view: ColumnReader(shard_set.root, plans[view], names, sums=sums, check=settings.check)
             for view in settings.views
-            if view != "text"
+            if plans[view].array
         }
         self._memory = {
             view: BatchMemory(
@@ -88,9 +88,15 @@ class Loader:
             )
             for view, reader in self._readers.items()
         }
-        if "text" in settings.views:
-            prompts = shard_set.document["prompts"]
-            self._tokens = np.array([prompts[name]["tokens"] for name in self._generators], dtype=np.int32)
+        self._looked_up = {view: self._table(view) for view in settings.views if view not in self._readers}
+
+    def _table(self, view: str) -> npt.NDArray[Any]:
+        """(sources, ...): what a view of the labels says of each source, from dataset.json."""
+        catalogue = VIEWS[view].catalogue
+        if catalogue is None:
+            raise ValueError(f"the view {view!r} is stored as files, not as an array; the loader cannot batch it")
+        entries = self._set.document[catalogue.key]
+        return np.array([catalogue.batch_row(entries[name]) for name in self._generators], dtype=catalogue.dtype)
 
     def __len__(self) -> int:
         """Batches that this rank gets in a whole epoch."""
@@ -194,19 +200,13 @@ class Loader:
         for view, reader in self._readers.items():
             stored = self._memory[view].tensor(len(rows))
             reader.gather(stored.numpy(), shards, places, keys)
-            batch[view] = _arrange(view, stored)
-        if "text" in self.settings.views:
-            batch["text"] = torch.from_numpy(self._tokens[generator])
+            batch[view] = VIEWS[view].arrange(stored)
+        for view, table in self._looked_up.items():
+            batch[view] = torch.from_numpy(table[generator])
         return batch
 
 
-def _arrange(view: str, stored: torch.Tensor) -> torch.Tensor:
-    if view == "image":
-        return stored.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W), channels_last in memory
-    return stored[:, None] if view == "edge" else stored  # (B, H, W) -> (B, 1, H, W)
-
-
-def _check(shard_set: ShardSet, settings: LoaderSettings) -> None:
+def _check(shard_set: Selection, settings: LoaderSettings) -> None:
     known = shard_set.document["views"]
     for view in settings.views:
         if view not in known:

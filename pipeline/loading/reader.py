@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 import xxhash
 
+from ..shards.names import sidecar_name, tar_name
 from ..shards.tars import HEADER_BYTES, DamagedShardError, Sidecar
 from ..views.codec import npy_header
 from ..views.column import ViewPlan
@@ -59,10 +60,10 @@ class ColumnReader:
         with self._locks[number]:
             shard = self._open.get(number)
             if shard is None:
-                name = f"{self._plan.name}/{self._shards[number]}"
+                name = (self._plan.name, self._shards[number])
                 kind = _RawShard if self._plan.suffix.endswith("npy") else _CodedShard
                 try:
-                    shard = kind(self._root, self._plan, name, self._sums.get(f"{name}.json", ""))
+                    shard = kind(self._root, self._plan, name, self._sums.get(sidecar_name(*name), ""))
                     shard.check_bytes(self._check)
                 except DamagedShardError as error:
                     raise DamagedShardError(f"{error} (found when sample {key} was to be read)") from error.__cause__
@@ -73,10 +74,10 @@ class ColumnReader:
 class _Shard(ABC):
     """One mapped tar with its sidecar; the tar's member names are compared with the sidecar's keys."""
 
-    def __init__(self, root: Path, plan: ViewPlan, name: str, sidecar_sha256: str) -> None:
-        self.path = root / f"{name}.tar"
+    def __init__(self, root: Path, plan: ViewPlan, name: tuple[str, str], sidecar_sha256: str) -> None:
+        self.path = root / tar_name(*name)
         self._plan = plan
-        sidecar = _checked_sidecar(root / f"{name}.json", plan, sidecar_sha256)
+        sidecar = _checked_sidecar(root / sidecar_name(*name), plan, sidecar_sha256)
         self.keys = [sys.intern(key) for key in sidecar["keys"]]  # one string for all views
         self._xxh3: str = sidecar["xxh3_128"]
         members = np.array(sidecar["members"].get(plan.suffix, []), dtype=np.int64).reshape(-1, 2)
@@ -122,7 +123,7 @@ class _Shard(ABC):
 class _RawShard(_Shard):
     """Members are .npy files of one size, so the arrays lie at even steps: one strided view serves all rows."""
 
-    def __init__(self, root: Path, plan: ViewPlan, name: str, sidecar_sha256: str) -> None:
+    def __init__(self, root: Path, plan: ViewPlan, name: tuple[str, str], sidecar_sha256: str) -> None:
         super().__init__(root, plan, name, sidecar_sha256)
         array = plan.array
         dtype, shape = np.dtype(array["dtype"]).newbyteorder("<"), tuple(array["shape"])

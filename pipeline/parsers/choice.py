@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from ..shards.plan import PlanError
-from ..views.column import ViewPlan, plan_parsing, probe_image
-from .errors import ParserError
+from ..views import VIEWS
+from ..views.column import ViewPlan, plan_view
+from ..views.parsing import Labels, LabelTool
+from ..views.probe import probe_image
+from ..views.view import Sample
+from .errors import ParserError, UnnamedParserError
 from .specs import ParserSpec
 from .specs import resolve as resolve_parser
 
 if TYPE_CHECKING:
     from .parser import Parser
 
-TASK_BATCH = 16  # crops handed to the parser at once; its own batch_size, a declared parameter, decides bytes
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTool:
+    """An open network, for the view that it computes."""
+
+    parser: Parser
+    reads_source: bool = True
+
+    def label(self, samples: Sequence[Sample]) -> list[Labels]:
+        """Labels uint8 (224, 224) of each sample's source crop."""
+        return self.parser.parse([sample.source.rgb for sample in samples if sample.source is not None])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapTool:
+    """Label maps that another tool made; they are found by the source's path."""
+
+    spec: ParserSpec
+    size: int  # pixels a side
+    reads_source: bool = False
+
+    def label(self, samples: Sequence[Sample]) -> list[Labels]:
+        """Labels uint8 (size, size) of each sample. Raises ParserError where a map is absent or of another size."""
+        maps = self.spec.maps()
+        return [
+            maps.parse(
+                sample.row["source_path"],
+                width=sample.facts["source_width"],
+                height=sample.facts["source_height"],
+                size=self.size,
+            )
+            for sample in samples
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +68,15 @@ class ParserChoice:
     def uses_maps(self) -> bool:
         return self.spec.is_maps
 
-    def open(self) -> Parser:
+    @property
+    def threads(self) -> int:
+        """What the tool takes of the processor."""
+        return int(self.plan.params["threads"])
+
+    def open(self) -> LabelTool:
         """Load the network and check that it still computes what the plan's probe says. Raises ParserError."""
+        if self.uses_maps:
+            return MapTool(spec=self.spec, size=int(self.plan.params["size"]))
         from ..views.parsing import ParsingParams
         from .parser import Parser
 
@@ -44,36 +87,38 @@ class ParserChoice:
                 f"parser {self.spec.name} computes other labels here than where the plan was made (another processor or "
                 "library); build on one kind of machine, or start anew with --replace parsing"
             )
-        return parser
-
-    def read_map(self, source_path: str, width: int, height: int) -> npt.NDArray[np.uint8]:
-        """The label map of a source, for a `maps:` parser, uint8 (224, 224)."""
-        return self.spec.maps().parse(source_path, width=width, height=height, size=int(self.plan.params["size"]))
+        return NetworkTool(parser=parser)
 
 
-def plan_parsing_view(
+def choose_parser(
     parser: str | None, engine: str | None, before: ViewPlan | None, codec_set: str, default: str
 ) -> tuple[ViewPlan, ParserChoice]:
     """The parsing column's plan. With no options given, a plan in ROOT stands as it is.
 
-    Raises ParserError (no weights, no engine) or PlanError (the plan's parser was a file that must be named again).
+    Raises ParserError (no weights, no engine) or UnnamedParserError (the plan's parser was a file).
     """
     from .parser import Parser, parsing_params
 
+    view = VIEWS["parsing"]
+    assert view.tool_name is not None
     if before is not None and parser is None and engine is None:
-        name = str(before.params["parser"])
-        if name in ("file", "maps"):
-            raise PlanError("the plan's parser was given as a file or folder: give the same --parser again")
-        return before, ParserChoice(spec=resolve_parser(name), plan=before)
+        if not view.tool_name(before.params):
+            raise UnnamedParserError("the plan's parser was given as a file or folder: give the same --parser again")
+        return before, choice_of(before)
     if parser is None:
         parser = str(before.params["parser"]) if before is not None else default
     if engine is None:
         engine = str(before.params["engine"]) if before is not None else "auto"
     spec = resolve_parser(parser)
     params = parsing_params(spec, engine="auto" if engine == "none" else engine)
-    probe = None if spec.is_maps else _probe(Parser.from_params(spec, params))
-    view = plan_parsing(params, weights_sha256=spec.sha256, codec_set=codec_set, probe=probe)
-    return view, ParserChoice(spec=spec, plan=view)
+    probe = None if spec.is_maps else np.ascontiguousarray(_probe(Parser.from_params(spec, params))).tobytes()
+    plan = plan_view(view, params, codec_set=codec_set, weights_sha256=spec.sha256, probe=probe)
+    return plan, ParserChoice(spec=spec, plan=plan)
+
+
+def choice_of(plan: ViewPlan) -> ParserChoice:
+    """The parser that a plan names. Raises ParserError where it cannot be had."""
+    return ParserChoice(spec=resolve_parser(str(plan.params["parser"])), plan=plan)
 
 
 def _probe(parser: Parser) -> npt.NDArray[np.uint8]:

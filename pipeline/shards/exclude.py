@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..sources.rows import SourceError, SourceRow, Walk
-from .plan import PlanError, sample_key
+from .plan import PlanError
+from .planning import sample_key
 
 
 def exclude_rows(walk: Walk, *, licences: Iterable[str], file: Path | None) -> None:

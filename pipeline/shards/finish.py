@@ -8,44 +8,44 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ..store.local import canonical_json, checkpoint, write_bytes, write_parquet
-from ..views import text
-from ..views.column import ViewPlan
-from .plan import SCHEMA_VERSION, Plan, ordered
+from ..store.local import canonical_json, checkpoint, file_sha256, write_bytes, write_parquet
+from ..views import VIEWS
+from ..views.column import ViewPlan, ordered
+from ..views.view import rows_view
+from .names import DATASET_JSON, FAILURES, INDEX, SUMS, TABLES, UNFINISHED, sidecar_name, tar_name
+from .plan import SCHEMA_VERSION, Plan
 from .sums import read_sums, write_sums
 from .tars import Sidecar, check_planned, read_sidecar
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("split", _DICTIONARY),
-        ("shard", pa.string()),
-        ("row", pa.int32()),
-        ("generator", _DICTIONARY),
-        ("kind", _DICTIONARY),
-        ("family", _DICTIONARY),
-        ("group", pa.string()),
-        ("synthetic", pa.bool_()),
-        ("licence", _DICTIONARY),
-        ("source_path", pa.string()),
-        ("source_sha256", pa.string()),
-        ("source_bytes", pa.int64()),
-        ("source_width", pa.int32()),
-        ("source_height", pa.int32()),
-        ("source_format", _DICTIONARY),
-        ("source_quality", pa.int16()),
-        ("patch_row", pa.int16()),
-        ("patch_col", pa.int16()),
-        ("patch_scores", pa.list_(pa.float64())),
-    ]
-)
+_PLANNED_COLUMNS = {
+    "key": pa.string(),
+    "split": _DICTIONARY,
+    "shard": pa.string(),
+    "row": pa.int32(),
+    "generator": _DICTIONARY,
+    "kind": _DICTIONARY,
+    "family": _DICTIONARY,
+    "group": pa.string(),
+    "synthetic": pa.bool_(),
+    "licence": _DICTIONARY,
+    "source_path": pa.string(),
+}
+_FACT_TYPES = {
+    "string": pa.string(),
+    "name": _DICTIONARY,
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float64 list": pa.list_(pa.float64()),
+}
 FAILURES_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -55,11 +55,13 @@ FAILURES_SCHEMA = pa.schema(
         ("attempt", pa.int32()),
     ]
 )
-_FACTS = ("source_sha256", "source_bytes", "source_width", "source_height", "source_format", "source_quality")
-_PATCH = ("patch_row", "patch_col", "patch_scores")
 _PLANNED = ("split", "generator", "kind", "family", "group", "synthetic", "licence", "source_path")
-TABLES = ("plan.json", "plan.parquet", "index.parquet", "failures.parquet", "dataset.json")
-UNFINISHED = ("dataset.json", "SHA256SUMS")  # removed before a build changes anything
+
+
+def index_schema(views: Iterable[str] = VIEWS) -> pa.Schema:
+    """What was planned of a sample, then the facts that `views` record; a set that lacks a view has nulls there."""
+    facts = [(name, _FACT_TYPES[kind]) for view in ordered(views) for name, kind in VIEWS[view].facts.items()]
+    return pa.schema([*_PLANNED_COLUMNS.items(), *facts])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +78,20 @@ def finalise(root: Path, plan: Plan) -> Finished:
 
     One shard's sidecars are in memory at a time.
     """
-    checkpoint("before-index", root / "index.parquet")
+    checkpoint("before-index", root / INDEX)
     gathered = _gather(root, plan)
-    write_parquet(root / "index.parquet", gathered.index)
-    write_parquet(root / "failures.parquet", pa.Table.from_pylist(gathered.drops, schema=FAILURES_SCHEMA))
-    checkpoint("after-index", root / "index.parquet")
+    write_parquet(root / INDEX, gathered.index)
+    write_parquet(root / FAILURES, pa.Table.from_pylist(gathered.drops, schema=FAILURES_SCHEMA))
+    checkpoint("after-index", root / INDEX)
     num_dropped = len(_last_attempts(plan, gathered.drops))
     document = canonical_json(_dataset_document(plan, gathered, num_dropped)) + b"\n"
-    sums = gathered.sums | {"dataset.json": hashlib.sha256(document).hexdigest()}
+    sums = gathered.sums | {DATASET_JSON: hashlib.sha256(document).hexdigest()}
     for name in TABLES:
-        if name != "dataset.json":
-            sums[name] = _sha256(root / name)
+        if name != DATASET_JSON:
+            sums[name] = file_sha256(root / name)
     write_sums(root, sums)
-    checkpoint("after-sums", root / "SHA256SUMS")
-    write_bytes(root / "dataset.json", document)
+    checkpoint("after-sums", root / SUMS)
+    write_bytes(root / DATASET_JSON, document)
     return Finished(
         num_samples=gathered.index.num_rows,
         num_dropped=num_dropped,
@@ -101,12 +103,12 @@ def is_finished(root: Path, plan: Plan) -> bool:
     """Whether what `finalise` writes is there, undamaged, and names every column file of the plan."""
     try:
         sums = read_sums(root)
-        if any(_sha256(root / name) != sums.pop(name) for name in TABLES):
+        if any(file_sha256(root / name) != sums.pop(name) for name in TABLES):
             return False
     except (OSError, ValueError, KeyError):
         return False
     return {name for name in sums if name.endswith(".json")} == {
-        f"{view}/{shard}.json" for view in plan.views for shard in plan.shards
+        sidecar_name(view, shard) for view in plan.views for shard in plan.shards
     }
 
 
@@ -118,7 +120,9 @@ def begin_changes(root: Path) -> None:
 
 def still_failing(root: Path, plan: Plan) -> dict[str, int]:
     """source_path -> last attempt, of the sources whose last attempt failed. Every image shard must be committed."""
-    return _last_attempts(plan, [drop for shard in plan.shards for drop in _sidecar(root, "image", shard)["drops"]])
+    return _last_attempts(
+        plan, [drop for shard in plan.shards for drop in _sidecar(root, rows_view(VIEWS).name, shard)["drops"]]
+    )
 
 
 def _last_attempts(plan: Plan, drops: list[dict[str, Any]]) -> dict[str, int]:
@@ -149,23 +153,23 @@ class _Gathered:
 
 def _gather(root: Path, plan: Plan) -> _Gathered:
     tables: list[pa.Table] = []
-    gathered = _Gathered(index=INDEX_SCHEMA.empty_table(), drops=[], shards=[], sums={})
+    gathered = _Gathered(index=index_schema().empty_table(), drops=[], shards=[], sums={})
     for shard in plan.shards:
         rows = plan.shard_rows(shard)
         sidecars = {}
         for view in ordered(plan.views):
             sidecars[view] = sidecar = _sidecar(root, view, shard)
-            gathered.sums[f"{view}/{shard}.json"] = _sha256(root / view / f"{shard}.json")
+            gathered.sums[sidecar_name(view, shard)] = file_sha256(root / sidecar_name(view, shard))
             if sidecar["num_samples"]:
-                gathered.sums[f"{view}/{shard}.tar"] = sidecar["sha256"]
-        image = sidecars["image"]
-        tables.append(_index_rows(rows, image, sidecars.get("noise")))
-        gathered.drops += image["drops"]
+                gathered.sums[tar_name(view, shard)] = sidecar["sha256"]
+        decisive = sidecars[rows_view(VIEWS).name]
+        tables.append(_index_rows(rows, decisive, sidecars))
+        gathered.drops += decisive["drops"]
         gathered.shards.append(
             {
                 "name": shard,
                 "split": rows["split"][0].as_py(),
-                "num_samples": image["num_samples"],
+                "num_samples": decisive["num_samples"],
                 "bytes": {view: sidecar["bytes"] for view, sidecar in sidecars.items()},
             }
         )
@@ -173,17 +177,18 @@ def _gather(root: Path, plan: Plan) -> _Gathered:
     return gathered
 
 
-def _index_rows(planned: pa.Table, image: Sidecar, noise: Sidecar | None) -> pa.Table:
-    """One shard's rows of the index: what was planned, joined by key with the facts that image and noise recorded."""
+def _index_rows(planned: pa.Table, decisive: Sidecar, sidecars: dict[str, Sidecar]) -> pa.Table:
+    """One shard's rows of the index: what was planned of the rows that were kept, joined with what the views recorded."""
     position = {key: i for i, key in enumerate(planned["key"].to_pylist())}
-    check_planned(image, position)
-    kept = planned.take(pa.array([position[key] for key in image["keys"]], pa.int64()))
-    patches = noise["rows"] if noise else [dict.fromkeys(_PATCH)] * image["num_samples"]
+    check_planned(decisive, position)
+    count = decisive["num_samples"]
+    kept = planned.take(pa.array([position[key] for key in decisive["keys"]], pa.int64()))
     columns: dict[str, list[Any]] = {name: kept[name].to_pylist() for name in (*_PLANNED, "key", "shard")}
-    columns["row"] = list(range(image["num_samples"]))
-    columns |= {name: [facts[name] for facts in image["rows"]] for name in _FACTS}
-    columns |= {name: [patch[name] for patch in patches] for name in _PATCH}
-    return pa.table(columns, schema=INDEX_SCHEMA)
+    columns["row"] = list(range(count))
+    for name, view in VIEWS.items():
+        rows = sidecars[name]["rows"] if name in sidecars else [dict.fromkeys(view.facts)] * count
+        columns |= {fact: [row[fact] for row in rows] for fact in view.facts}
+    return pa.table(columns, schema=index_schema())
 
 
 def _dataset_document(plan: Plan, gathered: _Gathered, num_dropped: int) -> dict[str, Any]:
@@ -205,7 +210,7 @@ def _dataset_document(plan: Plan, gathered: _Gathered, num_dropped: int) -> dict
             name: {"kind": labels[name][0], "family": labels[name][1], "licence": "; ".join(sorted(licences[name]))}
             for name in sorted(per_source)
         },
-        "prompts": _prompts(plan.views["text"], labels) if "text" in plan.views else {},
+        **_catalogues(plan.views, labels),
         "views": {name: view.to_json() for name, view in sorted(plan.views.items())},
         "counts": {
             "samples": index.num_rows,
@@ -218,18 +223,15 @@ def _dataset_document(plan: Plan, gathered: _Gathered, num_dropped: int) -> dict
     }
 
 
-def _prompts(view: ViewPlan, labels: dict[str, tuple[str, str]]) -> dict[str, Any]:
-    """generator -> its four sentences and their 4 x 77 CLIP BPE ids."""
-    prompts = {}
-    for name, (kind, family) in sorted(labels.items()):
-        one = text.Labels(
-            key="", generator=name, kind=kind, family=family, split="", group="", source_path="", synthetic=False,
-            licence="",
-        )  # fmt: skip
-        lines = text.sentences(one, view.params["prompts"])
-        prompts[name] = {"sentences": list(lines), "tokens": text.tokenize(lines).tolist()}
-    return prompts
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _catalogues(plans: dict[str, ViewPlan], labels: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """What the views of the labels say of each source; an empty one for a view that the set lacks."""
+    found: dict[str, Any] = {}
+    for name, view in VIEWS.items():
+        if view.catalogue is None:
+            continue
+        found[view.catalogue.key] = {}
+        if name in plans:
+            for generator, (kind, family) in sorted(labels.items()):
+                entry = view.catalogue.entry(generator, kind, family, plans[name].params)
+                found[view.catalogue.key][generator] = entry
+    return found

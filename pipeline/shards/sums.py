@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..store.local import write_bytes
+from .names import SUMS
 
-NAME = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)\n")
 
 
 def write_sums(root: Path, sums: Mapping[str, str]) -> None:
     """sums: relative path -> sha256, lower-case hexadecimal. One line a file, sorted by path."""
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-    write_bytes(root / NAME, "".join(lines).encode("ascii"))
+    write_bytes(root / SUMS, "".join(lines).encode("ascii"))
 
 
 def read_sums(root: Path) -> dict[str, str]:
     """Relative path -> sha256. Raises ValueError, which says what is wrong, for a file that `write_sums` did not write."""
     try:
-        lines = (root / NAME).read_bytes().decode("ascii").splitlines(keepends=True)
+        lines = (root / SUMS).read_bytes().decode("ascii").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError):
         raise ValueError("missing or damaged") from None
     sums = {}

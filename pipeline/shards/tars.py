@@ -19,11 +19,10 @@ from typing import Any
 import xxhash
 
 from ..store.local import AtomicFile, Written, checkpoint, write_json
-from ..views.column import VIEWS
+from .names import sidecar_name, tar_name
 
 HEADER_BYTES = 512  # ustar header before each member; no PAX header ever
 KEY_PATTERN = re.compile(r"[a-z0-9_-]{1,90}")  # with its suffix it fits the 100 bytes of a ustar name
-COLUMN_FILE = re.compile(rf"({'|'.join(VIEWS)})/\d{{6,}}\.(tar|json)")  # below ROOT
 
 Sidecar = dict[str, Any]
 _FIELDS = {
@@ -39,8 +38,8 @@ class ColumnWriter:
     """Streams one shard of one view to disk; nothing is visible before `commit`."""
 
     def __init__(self, root: Path, view: str, shard: str) -> None:
-        self.tar_path = root / view / f"{shard}.tar"
-        self.sidecar_path = root / view / f"{shard}.json"
+        self.tar_path = root / tar_name(view, shard)
+        self.sidecar_path = root / sidecar_name(view, shard)
         self.tar_path.parent.mkdir(exist_ok=True)
         self._view, self._shard = view, shard
         self._file = AtomicFile(self.tar_path)
@@ -109,7 +108,7 @@ def keys_sha256(keys: Iterable[str]) -> str:
 def read_sidecar(root: Path, view: str, shard: str) -> Sidecar | None:
     """The sidecar, or None where it is absent, torn or another one's (its unit of work is then done again)."""
     try:
-        document = json.loads((root / view / f"{shard}.json").read_bytes())
+        document = json.loads((root / sidecar_name(view, shard)).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     if (
@@ -125,7 +124,7 @@ def is_done(root: Path, sidecar: Sidecar | None, digest: str) -> bool:
     """Whether this (view, shard) is committed under `digest`; sizes only, hashes are `verify`'s business."""
     if sidecar is None or sidecar["digest"] != digest:
         return False
-    tar = root / sidecar["view"] / f"{sidecar['shard']}.tar"
+    tar = root / tar_name(sidecar["view"], sidecar["shard"])
     if sidecar["num_samples"] == 0:
         return not tar.exists()
     return tar.is_file() and tar.stat().st_size == sidecar["bytes"]
@@ -135,7 +134,7 @@ def check_planned(sidecar: Sidecar, planned: Collection[str]) -> None:
     """Raises ValueError where a sidecar holds other samples than the plan has in that shard."""
     if not set(sidecar["keys"]) <= set(planned):
         raise ValueError(
-            f"{sidecar['view']}/{sidecar['shard']}.json is of another plan; remove it, and run the same build again"
+            f"{sidecar_name(sidecar['view'], sidecar['shard'])} is of another plan; remove it, and run the same build again"
         )
 
 
@@ -143,7 +142,7 @@ def read_members(root: Path, sidecar: Sidecar, suffix: str) -> list[bytes]:
     """All members of one suffix in row order, read by the sidecar's offsets. Raises DamagedShardError, OSError."""
     if sidecar["num_samples"] == 0:  # there is no tar
         return []
-    path = root / sidecar["view"] / f"{sidecar['shard']}.tar"
+    path = root / tar_name(sidecar["view"], sidecar["shard"])
     data = path.read_bytes()
     if xxhash.xxh3_128_hexdigest(data) != sidecar["xxh3_128"]:
         raise DamagedShardError(f"{path} is damaged: its xxh3 is not its sidecar's; run `bmrl-prep verify --deep`")

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ..parsers.weights import file_sha256
-from ..store.local import TEMPORARY_PREFIX
-from ..views import edge, image, noise, text
+from ..parsers.choice import choice_of
+from ..store.local import TEMPORARY_PREFIX, file_sha256
+from ..views import VIEWS
 from ..views.column import ViewPlan
-from .finish import TABLES
+from ..views.view import Sample, rows_view
+from .names import DATASET_JSON, LOG, PLAN_JSON, PLAN_ROWS, SUMS, TABLES, is_column_file, sidecar_name, tar_name
 from .plan import PlanError, read_plan
 from .sums import read_sums
-from .tars import COLUMN_FILE, KEY_PATTERN, Sidecar, read_members, read_sidecar
+from .tars import KEY_PATTERN, Sidecar, read_sidecar
 
+TOOLS = {"parser": choice_of}  # a view's tool -> what finds it again by the view's plan
 NUM_REDERIVED = 32  # samples
 
 
@@ -33,17 +35,17 @@ class Damage:
 
 def verify(root: Path, *, deep: bool = False, source_root: Path | None = None) -> list[Damage]:
     """All damages of a shard set, sorted by path. An incomplete build is one damage: dataset.json is missing."""
-    if not (root / "dataset.json").is_file():
-        return [Damage("dataset.json", "missing: the build is not complete, run it again")]
+    if not (root / DATASET_JSON).is_file():
+        return [Damage(DATASET_JSON, "missing: the build is not complete, run it again")]
     try:
         sums = read_sums(root)
     except ValueError as error:
-        return [Damage("SHA256SUMS", f"{error}; run the build again to write it anew")]
+        return [Damage(SUMS, f"{error}; run the build again to write it anew")]
     damages = _check_file_set(root, sums)
     missing = {damage.path for damage in damages}
     damages += _check_small_files(root, {name: digest for name, digest in sums.items() if name not in missing})
     broken = {damage.path for damage in damages}
-    if not {"plan.json", "plan.parquet", "dataset.json"} & broken:
+    if not {PLAN_JSON, PLAN_ROWS, DATASET_JSON} & broken:
         damages += _check_columns(root, sums, broken, deep=deep)
     else:
         damages += _check_names(sums)
@@ -56,10 +58,10 @@ def _check_file_set(root: Path, sums: dict[str, str]) -> list[Damage]:
     found = set()
     for path in root.rglob("*"):
         relative = path.relative_to(root).as_posix()
-        if relative.split("/", 1)[0] == ".log" or (path.is_dir() and not path.is_symlink()):
+        if relative.split("/", 1)[0] == LOG or (path.is_dir() and not path.is_symlink()):
             continue
         found.add(relative)
-    expected = {*sums, "SHA256SUMS"}
+    expected = {*sums, SUMS}
     damages = [Damage(name, "missing") for name in expected - found]
     for name in found - expected:
         left_over = Path(name).name.startswith(TEMPORARY_PREFIX)
@@ -72,10 +74,10 @@ def _check_file_set(root: Path, sums: dict[str, str]) -> list[Damage]:
 
 def _check_names(sums: dict[str, str]) -> list[Damage]:
     """What can be said without a plan: SHA256SUMS must list the tables and no name that no shard set has."""
-    strange = [name for name in sums if name not in TABLES and not COLUMN_FILE.fullmatch(name)]
+    strange = [name for name in sums if name not in TABLES and not is_column_file(name)]
     absent = [name for name in TABLES if name not in sums]
-    return [Damage("SHA256SUMS", f"lists {name}, which no shard set has") for name in strange] + [
-        Damage("SHA256SUMS", f"does not list {name}") for name in absent
+    return [Damage(SUMS, f"lists {name}, which no shard set has") for name in strange] + [
+        Damage(SUMS, f"does not list {name}") for name in absent
     ]
 
 
@@ -101,48 +103,48 @@ def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: 
     try:
         plan = read_plan(root)
     except PlanError as error:
-        return [Damage("plan.json", str(error))]
+        return [Damage(PLAN_JSON, str(error))]
     assert plan is not None
     damages: list[Damage] = []
-    if not {"dataset.json"} & broken:
-        document = json.loads((root / "dataset.json").read_bytes())
+    if DATASET_JSON not in broken:
+        document = json.loads((root / DATASET_JSON).read_bytes())
         if document["plan_id"] != plan.id:
-            damages.append(Damage("dataset.json", "is of another plan than plan.json"))
+            damages.append(Damage(DATASET_JSON, "is of another plan than plan.json"))
     named = set(TABLES)
     for view, view_plan in plan.views.items():
         for shard in plan.shards:
-            named |= {f"{view}/{shard}.json"}
+            named |= {sidecar_name(view, shard)}
             sidecar = None
-            if f"{view}/{shard}.json" not in broken and (sidecar := read_sidecar(root, view, shard)) is None:
-                damages.append(Damage(f"{view}/{shard}.json", "damaged"))
+            if sidecar_name(view, shard) not in broken and (sidecar := read_sidecar(root, view, shard)) is None:
+                damages.append(Damage(sidecar_name(view, shard), "damaged"))
             if sidecar is None:
-                named |= {f"{view}/{shard}.tar"} & sums.keys()
+                named |= {tar_name(view, shard)} & sums.keys()
                 continue
-            if view == "image":
+            if VIEWS[view].decides_rows:
                 planned = set(plan.shard_rows(shard)["key"].to_pylist())
                 if {*sidecar["keys"], *(drop["key"] for drop in sidecar["drops"])} != planned:
-                    damages.append(Damage(f"image/{shard}.json", "its samples are not the plan's"))
+                    damages.append(Damage(sidecar_name(view, shard), "its samples are not the plan's"))
             if sidecar["num_samples"]:
-                named |= {f"{view}/{shard}.tar"}
+                named |= {tar_name(view, shard)}
                 damages += _check_tar(root, view_plan, sidecar, sums, broken, deep=deep)
             if sidecar["digest"] != view_plan.digest:
-                damages.append(Damage(f"{view}/{shard}.json", "its digest is not the plan's"))
-    damages += [Damage("SHA256SUMS", f"lists {name}, which the plan does not") for name in set(sums) - named]
-    damages += [Damage("SHA256SUMS", f"does not list {name}") for name in named - set(sums)]
+                damages.append(Damage(sidecar_name(view, shard), "its digest is not the plan's"))
+    damages += [Damage(SUMS, f"lists {name}, which the plan does not") for name in set(sums) - named]
+    damages += [Damage(SUMS, f"does not list {name}") for name in named - set(sums)]
     return damages
 
 
 def _check_tar(
     root: Path, plan: ViewPlan, sidecar: Sidecar, sums: dict[str, str], broken: set[str], *, deep: bool
 ) -> list[Damage]:
-    name = f"{sidecar['view']}/{sidecar['shard']}.tar"
+    name = tar_name(sidecar["view"], sidecar["shard"])
     if name in broken:
         return []
     path = root / name
     if path.stat().st_size != sidecar["bytes"]:
         return [Damage(name, f"has {path.stat().st_size} bytes, its sidecar says {sidecar['bytes']}")]
     if sums.get(name) != sidecar["sha256"]:
-        return [Damage("SHA256SUMS", f"and the sidecar of {name} disagree")]
+        return [Damage(SUMS, f"and the sidecar of {name} disagree")]
     if not deep:
         return []
     try:
@@ -172,76 +174,87 @@ def _check_members(path: Path, name: str, plan: ViewPlan, sidecar: Sidecar) -> l
     return []
 
 
+@dataclass(frozen=True)
+class _Place:
+    """One sample of a shard set on disk."""
+
+    root: Path
+    plans: dict[str, ViewPlan]
+    shard: str
+    number: int  # of its row in the shard
+
+    def sidecar(self, view: str) -> Sidecar:
+        found = read_sidecar(self.root, view, self.shard)
+        assert found is not None
+        return found
+
+    def member(self, view: str, suffix: str) -> bytes:
+        offset, size = self.sidecar(view)["members"][suffix][self.number]
+        with (self.root / tar_name(view, self.shard)).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def holds(self, view: str, value: Any) -> bool:
+        """Whether what is stored is this array, whatever its codec's bytes, or these members."""
+        plan = self.plans[view]
+        if isinstance(value, dict):
+            return all(self.member(view, suffix) == data for suffix, data in value.items())
+        return np.array_equal(value, plan.decode(self.member(view, plan.suffix)))
+
+
 def _rederive(root: Path, source_root: Path | None) -> list[Damage]:
-    """Compute a random sample of edge, noise and text again from the shards; image and parsing from the sources."""
+    """Compute a random sample of the views again: from the shards, and those that read a source where it is given."""
     plan = read_plan(root)
     assert plan is not None
     chooser = random.Random(0)
     shards = plan.shards
     damages = []
+    tools: dict[str, Any] = {}  # view -> its tool, opened once
     for shard in chooser.sample(shards, min(len(shards), NUM_REDERIVED)):
-        sidecar = read_sidecar(root, "image", shard)
+        sidecar = read_sidecar(root, rows_view(VIEWS).name, shard)
         if sidecar is None or not sidecar["num_samples"]:
             continue
         number = chooser.randrange(sidecar["num_samples"])
         rows = {row["key"]: row for row in plan.shard_rows(shard).to_pylist()}
-        damages += _rederive_sample(root, plan.views, shard, number, rows[sidecar["keys"][number]], source_root)
+        place = _Place(root, plan.views, shard, number)
+        damages += _rederive_sample(place, rows[sidecar["keys"][number]], source_root, tools)
     return damages
 
 
 def _rederive_sample(
-    root: Path,
-    plans: dict[str, ViewPlan],
-    shard: str,
-    number: int,
-    row: dict[str, Any],
-    source_root: Path | None,
+    place: _Place, row: dict[str, Any], source_root: Path | None, tools: dict[str, Any]
 ) -> list[Damage]:
-    stored = {view: _stored(root, plans[view], shard, number) for view in plans if view != "text"}
-    again: dict[str, Any] = {}
-    rgb = stored["image"]
-    if "edge" in plans:
-        again["edge"] = edge.compute_edge(rgb)
-    if "noise" in plans:
-        again["noise"] = noise.compute_noise(rgb, noise.NoiseParams(**plans["noise"].params)).numerators
+    decisive = rows_view(VIEWS)
+    plan = place.plans[decisive.name]
+    source = None
     if source_root is not None:
+        assert decisive.decode is not None
         try:
-            source = image.read_source(
-                (source_root / row["source_path"]).read_bytes(), image.ImageParams(**plans["image"].params)
-            )
+            source = decisive.decode((source_root / row["source_path"]).read_bytes(), decisive.params_of(plan.params))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            return [Damage(f"image/{shard}.tar", f"its source {row['source_path']} cannot be read: {reason}")]
-        again["image"] = image.compute_image(source, image.ImageParams(**plans["image"].params))
-        if "parsing" in plans and plans["parsing"].params["parser"] not in ("file", "maps"):
-            again["parsing"] = _parse(plans["parsing"], source.rgb)
-    damages = [
-        Damage(f"{view}/{shard}.tar", f"sample {number} is not what its view computes")
-        for view, array in again.items()
-        if not np.array_equal(array, stored[view])
-    ]
-    if "text" in plans:
-        sidecar = read_sidecar(root, "text", shard)
-        assert sidecar is not None
-        labels = text.Labels(**{name: row[name] for name in text.Labels.__dataclass_fields__})
-        lines = text.encode_text(text.sentences(labels, plans["text"].params["prompts"]))
-        if read_members(root, sidecar, "txt")[number] != lines:
-            damages.append(Damage(f"text/{shard}.tar", f"sample {number} is not what its view computes"))
+            name = tar_name(decisive.name, place.shard)
+            return [Damage(name, f"its source {row['source_path']} cannot be read: {reason}")]
+    sample = Sample(
+        row=row,
+        facts=place.sidecar(decisive.name)["rows"][place.number],
+        source=source,
+        image=plan.decode(place.member(decisive.name, plan.suffix)),
+    )
+    damages = []
+    for name, view_plan in place.plans.items():
+        view = VIEWS[name]
+        if view.reads == "source" and source is None:
+            continue
+        params = view.params_of(view_plan.params)
+        if view.compute is not None:
+            computed = view.compute(sample, params)
+        elif view.compute_batch is not None and view.tool_name is not None and view.tool_name(view_plan.params):
+            if name not in tools:
+                tools[name] = TOOLS[view.tool](view_plan).open()
+            (computed,) = view.compute_batch([sample], params, tools[name])
+        else:
+            continue
+        if not place.holds(name, computed.value):
+            damages.append(Damage(tar_name(name, place.shard), f"sample {place.number} is not what its view computes"))
     return damages
-
-
-def _stored(root: Path, plan: ViewPlan, shard: str, number: int) -> Any:
-    sidecar = read_sidecar(root, plan.name, shard)
-    assert sidecar is not None
-    offset, size = sidecar["members"][plan.suffix][number]
-    with (root / plan.name / f"{shard}.tar").open("rb") as file:
-        file.seek(offset)
-        return plan.decode(file.read(size))
-
-
-def _parse(plan: ViewPlan, rgb: image.RGB) -> Any:
-    from ..parsers.choice import ParserChoice
-    from ..parsers.specs import resolve
-
-    choice = ParserChoice(spec=resolve(str(plan.params["parser"])), plan=plan)
-    return choice.open().parse([rgb])[0]

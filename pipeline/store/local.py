@@ -1,10 +1,11 @@
-"""The one way a file of a shard set comes into being: unique temporary name, fsync, rename, fsync of the folder.
+"""The one way a file of ours comes into being: unique temporary name, fsync, rename, fsync of the folder.
 
 Also the lock that keeps a second process off a folder. A ROOT's correctness never rests on it: commits are idempotent.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ import pyarrow.parquet as pq
 import xxhash
 
 TEMPORARY_PREFIX = ".tmp-"
+LOG = ".log"  # the folder of the lock and of what is outside a folder's identity
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 PAUSE_S = 20.0  # seconds that a kill test has to strike
 
 
@@ -37,19 +40,26 @@ class Written:
 
 
 class AtomicFile:
-    """A binary file that appears under its name only when `commit` has returned; hashes are taken while writing."""
+    """A binary file that appears under its name only when `commit` has returned; hashes are taken while writing.
 
-    def __init__(self, path: Path) -> None:
+    durable=False leaves out both fsyncs, for what can be made again and is checked by its readers: thousands of small
+    files would wait for the disk at each. An OSError names the file that was to be, not the temporary one.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         self.path = path
         self.temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
-        self._file: IO[bytes] | None = self.temporary.open("xb")
+        self._durable = durable
+        with self._errors_of_path():
+            self._file: IO[bytes] | None = self.temporary.open("xb")
         self._sha256 = hashlib.sha256()
         self._xxh3 = xxhash.xxh3_128()
         self._num_bytes = 0
 
     def write(self, data: bytes) -> int:
         assert self._file is not None
-        self._file.write(data)
+        with self._errors_of_path():
+            self._file.write(data)
         self._sha256.update(data)
         self._xxh3.update(data)
         self._num_bytes += len(data)
@@ -61,26 +71,38 @@ class AtomicFile:
     def sync(self) -> None:
         """Flush and fsync the temporary file."""
         assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._errors_of_path():
+            self._file.flush()
+            if self._durable:
+                os.fsync(self._file.fileno())
 
     def commit(self) -> Written:
         """fsync, rename into place, fsync the folder."""
         self.sync()
         assert self._file is not None
-        self._file.close()
-        self._file = None
-        checkpoint("before-rename", self.path)
-        self.temporary.replace(self.path)
-        sync_folder(self.path.parent)
+        with self._errors_of_path():
+            self._file.close()
+            self._file = None
+            checkpoint("before-rename", self.path)
+            self.temporary.replace(self.path)
+            if self._durable:
+                sync_folder(self.path.parent)
         checkpoint("after-rename", self.path)
         return Written(self._num_bytes, self._sha256.hexdigest(), self._xxh3.hexdigest())
 
     def discard(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what a full disk kept from being written is not wanted any more
+                self._file.close()
             self._file = None
         self.temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors_of_path(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def __enter__(self) -> AtomicFile:
         return self
@@ -91,27 +113,56 @@ class AtomicFile:
         self.discard()  # after a commit there is nothing left to discard
 
 
-def write_bytes(path: Path, data: bytes) -> Written:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> Written:
     """Atomically create or replace `path`."""
-    with AtomicFile(path) as file:
+    with AtomicFile(path, durable=durable) as file:
         file.write(data)
         return file.commit()
 
 
 def write_json(path: Path, document: Any) -> Written:
-    """One canonical rendering: sorted keys, two-space indent at the top levels, UTF-8, final newline."""
+    """One canonical rendering: sorted keys, no spaces, UTF-8, final newline."""
     return write_bytes(path, canonical_json(document) + b"\n")
 
 
-def write_parquet(path: Path, table: pa.Table) -> Written:
+def write_readable_json(path: Path, document: Any) -> Written:
+    """For people to read: sorted keys, two-space indent, ASCII, final newline."""
+    return write_bytes(path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_parquet(path: Path, table: pa.Table, *, compression: str = "zstd") -> Written:
     """Equal tables give equal bytes with one version of pyarrow."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression=compression)
     return write_bytes(path, buffer.getvalue().to_pybytes())
 
 
 def canonical_json(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Atomically make `path` a second name of the file `source`; a copy on a file system without links."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    try:
+        os.link(source, temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        write_bytes(path, source.read_bytes())
+    finally:
+        temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are links to one file already
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
@@ -141,7 +192,7 @@ NO_LOCKS = "warning: {folder} is on a file system without locks; nothing keeps a
 def lock_root(root: Path, *, doing: str = "built") -> Iterator[bool]:
     """Hold ROOT for one builder (a training's RUN: doing="trained"). The kernel drops the lock with the process, so one
     that was killed blocks nobody. Yields False where the file system has no locks (NFS without a lock service)."""
-    log = root / ".log"
+    log = root / LOG
     log.mkdir(parents=True, exist_ok=True)
     with (log / "lock").open("a+") as file:
         held = True

@@ -9,37 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ... import manifests
 from ..store.local import canonical_json
-from . import edge, image, noise, text
-from .codec import CODECS, NPY, PALETTE_PNG, PNG, Codec
+from . import VIEWS
+from .codec import CODECS
+from .view import View, rows_view
 
-VIEWS = ("image", "edge", "noise", "parsing", "text")
-CODEC_SETS: dict[str, dict[str, Codec]] = {
-    "raw": {"image": NPY, "edge": NPY, "noise": NPY, "parsing": NPY},
-    "png": {"image": PNG, "edge": PNG, "noise": NPY, "parsing": PALETTE_PNG},
-}
-# What a reader needs to know of an array stored under its view's default parameters; ViewPlan.array says it of a column.
-# scale: stored value / scale = the value in the paper's units.
-ARRAYS: dict[str, dict[str, Any]] = {
-    "image": {"dtype": "uint8", "shape": [224, 224, 3], "scale": 255, "unit": "RGB in [0, 1]"},
-    "edge": {"dtype": "uint16", "shape": [224, 224], "scale": edge.SCALE, "unit": "Sobel magnitude in [0, 4.5]"},
-    "noise": {
-        "dtype": "int16",
-        "shape": [3, 112, 112],  # p of NoiseParams
-        "scale": noise.DENOMINATORS.tolist(),
-        "unit": "SRM residual of patch/255 in [-3, 3], one scale a channel",
-    },
-    "parsing": {"dtype": "uint8", "shape": [224, 224], "scale": 1, "unit": "BiSeNet class 0..18"},
-}
+CODEC_SETS = ("raw", "png")  # arrays as they are, or PNG for publishing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +49,16 @@ class ViewPlan:
 
     @property
     def array(self) -> dict[str, Any]:
-        """dtype, shape, scale and unit of a stored sample, as in ARRAYS but under these parameters; empty for text."""
-        if self.name == "noise":
-            size = self.params["patch_size"]
-            return {**ARRAYS["noise"], "shape": [3, size, size]}
-        return ARRAYS.get(self.name, {})
+        """dtype, shape, scale and unit of a stored sample under these parameters; empty for a view of members."""
+        describe = VIEWS[self.name].array if self.name in VIEWS else None
+        return describe(self.params) if describe else {}
 
-    def encode(self, array: npt.NDArray[Any]) -> dict[str, bytes]:
-        """The tar members (suffix -> bytes) of one sample of an array view."""
+    def encode(self, value: npt.NDArray[Any] | dict[str, bytes]) -> dict[str, bytes]:
+        """The tar members (suffix -> bytes) of one sample: of an array by the codec, members as they are."""
+        if isinstance(value, dict):
+            return value
         ((suffix, codec),) = self.codec.items()
-        return {suffix: CODECS[codec].encode(array)}
+        return {suffix: CODECS[codec].encode(value)}
 
     def decode(self, data: bytes) -> npt.NDArray[Any]:
         (codec,) = self.codec.values()
@@ -89,87 +71,60 @@ class ViewPlan:
         return suffix
 
 
-def member_suffix(view: str, codec: Codec) -> str:
-    """KEY.npy for image, KEY.edge.npy and so on for the others."""
-    return codec.extension if view == "image" else f"{view}.{codec.extension}"
-
-
-def plan_image(params: image.ImageParams, codec_set: str) -> ViewPlan:
-    source = image.read_source(probe_jpeg(), params)
-    return _array_plan("image", image.VERSION, params, codec_set, probe=image.compute_image(source, params))
-
-
-def plan_edge(image_plan: ViewPlan, codec_set: str) -> ViewPlan:
-    params = edge.EdgeParams()
-    return _array_plan("edge", edge.VERSION, params, codec_set, image_plan, probe=edge.compute_edge(probe_image()))
-
-
-def plan_noise(params: noise.NoiseParams, image_plan: ViewPlan, codec_set: str) -> ViewPlan:
-    found = noise.compute_noise(probe_image(), params)
-    probe = np.concatenate([found.numerators.ravel().astype(np.float64), found.scores])
-    return _array_plan("noise", noise.VERSION, params, codec_set, image_plan, probe=probe)
-
-
-def plan_parsing(params: Any, *, weights_sha256: str, codec_set: str, probe: npt.NDArray[np.uint8] | None) -> ViewPlan:
-    """`params` is the parser's frozen dataclass; `probe` its label map of `probe_image()`, None for foreign maps."""
-    from . import parsing
-
-    return _array_plan("parsing", parsing.VERSION, params, codec_set, weights_sha256=weights_sha256, probe=probe)
-
-
-def plan_text() -> ViewPlan:
-    prompts = manifests.load("prompts.yaml")
-    labels = text.Labels(
-        key="probe", generator="StyleGAN2", kind="EFS", family="GAN", split="train", group="0", source_path="0.png",
-        synthetic=True, licence="none",
-    )  # fmt: skip
-    lines = text.sentences(labels, prompts)
-    return ViewPlan(
-        name="text",
-        version=text.VERSION,
-        params={"context_length": text.CONTEXT_LENGTH, "prompts": prompts},
-        codec={"json": "json", "txt": "txt"},
-        reads="",
-        weights_sha256="",
-        probe=hashlib.sha256(text.encode_text(lines) + text.tokenize(lines).tobytes()).hexdigest(),
-    )
-
-
-def probe_jpeg() -> bytes:
-    """A small 4:2:0 JPEG (256x240) shipped for the probes."""
-    return files(__package__).joinpath("probe.jpg").read_bytes()
-
-
-def probe_image() -> npt.NDArray[np.uint8]:
-    """A procedural RGB image (224, 224, 3) with edges, gradients and noise; integer arithmetic only."""
-    y, x = np.mgrid[0:224, 0:224].astype(np.uint64)
-    state = (y * np.uint64(224) + x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    noise_bits = ((state ^ (state >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(56)
-    base = (x * 3 + y * 2 + np.uint64(80) * ((x // 16 + y // 24) % 2)) % np.uint64(256)
-    amplitude = np.where(x < 112, 3, 5) + np.where(y < 112, 0, 9)
-    planes = [
-        (base // 2 + noise_bits * amplitude.astype(np.uint64) // np.uint64(32) + np.uint64(40 * c)) for c in range(3)
-    ]
-    return np.clip(np.stack(planes, axis=-1), 0, 255).astype(np.uint8)
-
-
-def _array_plan(
-    name: str,
-    version: int,
+def plan_view(
+    view: View,
     params: Any,
-    codec_set: str,
-    reads: ViewPlan | None = None,
     *,
+    codec_set: str = "raw",
+    image_plan: ViewPlan | None = None,
     weights_sha256: str = "",
-    probe: npt.NDArray[Any] | None,
+    probe: bytes | None = None,
 ) -> ViewPlan:
-    codec = CODEC_SETS[codec_set][name]
+    """The plan of a column under `params`, the view's dataclass.
+
+    image_plan: of the view that decides the rows, for one that reads it. probe: of a view that a tool computes; its own
+    otherwise.
+    """
+    probe = view.probe(params) if view.probe else probe
+    if view.array is not None:
+        codec = view.codecs[codec_set]
+        members = {view.suffix(codec): codec.name}
+    else:
+        members = {suffix: suffix for suffix in view.members}
+    assert view.reads != "image" or image_plan is not None
     return ViewPlan(
-        name=name,
-        version=version,
+        name=view.name,
+        version=view.version,
         params=dataclasses.asdict(params),
-        codec={member_suffix(name, codec): codec.name},
-        reads=reads.digest if reads else "",
+        codec=members,
+        reads=image_plan.digest if image_plan is not None and view.reads == "image" else "",
         weights_sha256=weights_sha256,
-        probe="" if probe is None else hashlib.sha256(np.ascontiguousarray(probe).tobytes()).hexdigest(),
+        probe="" if probe is None else hashlib.sha256(probe).hexdigest(),
     )
+
+
+def codec_set_of(plans: Mapping[str, ViewPlan]) -> str | None:
+    """The codec set that the columns of a plan were stored by; None without the view that decides the rows."""
+    view = rows_view(VIEWS)
+    if view.name not in plans:
+        return None
+    suffix = plans[view.name].suffix
+    return next(name for name in CODEC_SETS if view.suffix(view.codecs[name]) == suffix)
+
+
+def default_array(view: str) -> dict[str, Any]:
+    """dtype, shape, scale and unit of an array view stored under its default parameters."""
+    record = VIEWS[view]
+    assert record.array is not None, f"{view} stores no array"
+    return record.array(dataclasses.asdict(record.params()))
+
+
+def ordered(views: Iterable[str]) -> list[str]:
+    """View names in the fixed order."""
+    chosen = set(views)
+    return [view for view in VIEWS if view in chosen]
+
+
+def array_bytes(array: Mapping[str, Any]) -> int:
+    """Bytes of one sample's array; 0 for an empty description."""
+    return int(np.dtype(array["dtype"]).itemsize * np.prod(array["shape"])) if array else 0

@@ -18,7 +18,7 @@ from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
 from bmrl.cli.attribution import inference_batch
 from bmrl.model.training.run import load_attributor
-from bmrl.pipeline.build.resolve import BuildOptions
+from bmrl.pipeline.build.options import BuildOptions
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.views.image import ImageParams
 

@@ -6,6 +6,7 @@ falls linearly over the last `decay_steps`, so a run may be stopped (the checkpo
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...demo.faces import IDENTITY_RANGES
+from ...store.local import write_bytes
 from ...views.bisenet import BiSeNet
 from ..orders import CLASSES, NUM_CLASSES, Labels
 from ..shipped import TrainingRecord, save_weights
@@ -218,9 +220,9 @@ class Run:
 
     def save(self, path: Path) -> None:
         state = {"step": self.step, "net": self.net.state_dict(), "average": self.average}
-        temporary = path.with_suffix(".tmp")
-        torch.save(state | {"optimizer": self.optimizer.state_dict()}, temporary)
-        temporary.replace(path)
+        data = io.BytesIO()
+        torch.save(state | {"optimizer": self.optimizer.state_dict()}, data)
+        write_bytes(path, data.getvalue())
 
     def restore(self, path: Path) -> None:
         state: dict[str, Any] = torch.load(path, weights_only=True)

@@ -14,7 +14,8 @@ from PIL import Image
 from support import build, content, picture, run_command, write_faces
 
 from bmrl.pipeline import ShardSet
-from bmrl.pipeline.build.resolve import BuildOptions, resolve
+from bmrl.pipeline.build.options import BuildOptions
+from bmrl.pipeline.build.resolve import resolve
 from bmrl.pipeline.shards.finish import begin_changes
 from bmrl.pipeline.shards.plan import write_plan
 

@@ -11,9 +11,10 @@ from released import RELEASED
 from support import content, write_faces
 
 from bmrl.cli.prep import main
-from bmrl.pipeline.build.build import estimate_bytes
-from bmrl.pipeline.build.resolve import BuildOptions, resolve
-from bmrl.pipeline.views.column import VIEWS
+from bmrl.pipeline.build.options import BuildOptions
+from bmrl.pipeline.build.resolve import resolve
+from bmrl.pipeline.build.space import estimate_bytes
+from bmrl.pipeline.views import VIEWS
 
 Invoke = Callable[..., Result]
 

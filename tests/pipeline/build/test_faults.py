@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -24,12 +24,26 @@ from click.testing import CliRunner, Result
 from support import content, mounted, run_command
 
 from bmrl.cli.prep import main
-from bmrl.pipeline.build.resolve import BuildOptions, resolve
-from bmrl.pipeline.build.work import ShardTask, SourceChangedError, build_parsing
+from bmrl.pipeline.build.options import BuildOptions
+from bmrl.pipeline.build.resolve import resolve
+from bmrl.pipeline.build.work import ShardTask, SourceChangedError, build_with_tool
 from bmrl.pipeline.shards.plan import PlanError, write_plan
 from bmrl.pipeline.store.local import AtomicFile, RootBusyError, lock_root
+from bmrl.pipeline.views.parsing import Labels
+from bmrl.pipeline.views.view import Sample
 
 Options = Callable[..., BuildOptions]
+
+
+class _Unlabelled:
+    """A tool that reads sources, and must not come to label them."""
+
+    reads_source = True
+
+    def label(self, samples: Sequence[Sample]) -> list[Labels]:
+        return []
+
+
 Build = Callable[[BuildOptions], Path]
 COMMAND = [sys.executable, "-c", "from bmrl.cli.prep import main; main()"]
 
@@ -241,7 +255,7 @@ def test_a_source_that_changes_after_its_image(
         views=("parsing",), plan_id=plan.id,
     )  # fmt: skip
     with pytest.raises(SourceChangedError, match=victim.name):
-        build_parsing(task, lambda crops: [], 4)
+        build_with_tool(task, _Unlabelled())
 
 
 @pytest.mark.slow

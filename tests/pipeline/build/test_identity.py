@@ -14,15 +14,15 @@ import pytest
 import torch
 from support import build, content, run_command
 
-from bmrl.pipeline.build.resolve import BuildOptions, resolve
-from bmrl.pipeline.build.work import ShardTask, build_cpu_views, build_parsing_from_maps
+from bmrl.pipeline.build.options import BuildOptions
+from bmrl.pipeline.build.resolve import resolve
+from bmrl.pipeline.build.work import ShardTask, build_views, build_with_tool
 from bmrl.pipeline.shards.finish import finalise
 from bmrl.pipeline.shards.plan import PlanError, write_plan
 from bmrl.pipeline.shards.verify import verify
-from bmrl.pipeline.views import text
-from bmrl.pipeline.views.column import plan_edge, plan_image, plan_noise, plan_text
+from bmrl.pipeline.views import VIEWS, text
+from bmrl.pipeline.views.column import plan_view
 from bmrl.pipeline.views.image import ImageParams
-from bmrl.pipeline.views.noise import NoiseParams
 
 Options = Callable[..., BuildOptions]
 Build = Callable[[BuildOptions], Path]
@@ -42,7 +42,6 @@ def test_any_order_of_shards_and_views(seed: int, small_options: Options, small_
     root = tmp_path / "out"
     root.mkdir()
     intake = resolve(small_options(root))
-    assert intake.parser is not None
     plan = intake.plan
     write_plan(root, plan)
     rng = np.random.default_rng(seed)
@@ -55,12 +54,12 @@ def test_any_order_of_shards_and_views(seed: int, small_options: Options, small_
                 plan_id=plan.id,
             )  # fmt: skip
 
-        build_cpu_views(task("image"))
+        build_views(task("image"))
         for view in rng.permutation(["edge", "noise", "text", "parsing"]):
             if view == "parsing":
-                build_parsing_from_maps(task("parsing"), intake.parser.read_map)
+                build_with_tool(task("parsing"), intake.tools["parsing"].open())
             else:
-                build_cpu_views(task(str(view)))
+                build_views(task(str(view)))
     finalise(root, plan)
     assert content(root) == content(small_root)
 
@@ -123,8 +122,9 @@ def test_a_library_that_computes_something_else_changes_the_digest(
     view: str, small_options: Options, small_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def digests() -> dict[str, str]:
-        source = plan_image(ImageParams(), "raw")
-        plans = (source, plan_edge(source, "raw"), plan_noise(NoiseParams(), source, "raw"), plan_text())
+        source = plan_view(VIEWS["image"], ImageParams())
+        others = (plan_view(VIEWS[name], VIEWS[name].params(), image_plan=source) for name in ("edge", "noise", "text"))
+        plans = (source, *others)
         return {plan.name: plan.digest for plan in plans}
 
     before = digests()

@@ -16,7 +16,7 @@ from PIL import Image
 from support import picture
 
 from bmrl.cli.prep import main
-from bmrl.pipeline.build.resolve import BuildOptions
+from bmrl.pipeline.build.options import BuildOptions
 from bmrl.pipeline.demo.provenance import describe_simulators
 from bmrl.pipeline.describe.audit import NUM_FOLDS, assign_folds, audit, tells_apart
 from bmrl.pipeline.describe.audit_features import ABSENT, AuditRows, part_moments, sample_rows

@@ -10,7 +10,7 @@ from click.testing import Result
 from support import content, write_faces
 
 from bmrl.cli.prep import main
-from bmrl.pipeline.build.resolve import BuildOptions
+from bmrl.pipeline.build.options import BuildOptions
 from bmrl.pipeline.export.deepfakebench import export_deepfakebench
 from bmrl.pipeline.shardset import ShardSet
 

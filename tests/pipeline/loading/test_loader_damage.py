@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from bmrl.pipeline import ShardSet
-from bmrl.pipeline.build.resolve import BuildOptions
+from bmrl.pipeline.build.options import BuildOptions
 from bmrl.pipeline.loading import reader
-from bmrl.pipeline.loading.loader import DamagedShardError
-from bmrl.pipeline.shards.tars import read_sidecar
+from bmrl.pipeline.shards.tars import DamagedShardError, read_sidecar
 from bmrl.pipeline.shardset import ShardSetError
 
 VIEWS = ("image", "edge", "noise", "parsing")

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bmrl.pipeline import ShardSet
-from bmrl.pipeline.build.resolve import BuildOptions
+from bmrl.pipeline.build.options import BuildOptions
 from bmrl.pipeline.loading.loader import Loader
 from bmrl.pipeline.loading.order import balanced_order, epoch_order
 from bmrl.pipeline.shardset import ShardSetError

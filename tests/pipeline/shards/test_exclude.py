@@ -12,7 +12,8 @@ from PIL import Image
 from support import content, picture
 
 from bmrl.cli.prep import main
-from bmrl.pipeline.build.resolve import BuildOptions, resolve
+from bmrl.pipeline.build.options import BuildOptions
+from bmrl.pipeline.build.resolve import resolve
 from bmrl.pipeline.shards.plan import PlanError
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.sources import SourceError

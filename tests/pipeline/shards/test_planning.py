@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pyarrow.compute as pc
 
-from bmrl.pipeline.shards.plan import PlanSettings, extend_plan, new_plan
+from bmrl.pipeline.shards.plan import PlanSettings
+from bmrl.pipeline.shards.planning import extend_plan, new_plan
 from bmrl.pipeline.sources import SourceRow
 
 

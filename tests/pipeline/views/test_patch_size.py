@@ -18,16 +18,17 @@ from support import content
 
 from bmrl.cli.prep import main
 from bmrl.pipeline import ShardSet
-from bmrl.pipeline.build.build import estimate_bytes
-from bmrl.pipeline.build.resolve import BuildOptions, resolve
+from bmrl.pipeline.build.options import BuildOptions
+from bmrl.pipeline.build.resolve import resolve
+from bmrl.pipeline.build.space import estimate_bytes
 from bmrl.pipeline.describe.card import write_card
 from bmrl.pipeline.describe.info import describe
 from bmrl.pipeline.describe.preview import view_pictures
 from bmrl.pipeline.export.tars import export_tars
 from bmrl.pipeline.loading import reader
-from bmrl.pipeline.loading.reader import ColumnReader, DamagedShardError
+from bmrl.pipeline.loading.reader import ColumnReader
 from bmrl.pipeline.shards.plan import PlanError, read_plan
-from bmrl.pipeline.shards.tars import read_sidecar
+from bmrl.pipeline.shards.tars import DamagedShardError, read_sidecar
 from bmrl.pipeline.shards.verify import verify
 from bmrl.pipeline.views.noise import KERNELS
 
