@@ -182,8 +182,8 @@ def _purpose(info: dict[str, Any]) -> str:
 
 
 def _array(plan: ViewPlan) -> str:
-    if plan.name == "text":
-        return "four sentences, labels"
+    if not plan.array:
+        return VIEWS[plan.name].about
     return f"{plan.array['dtype']} {tuple(plan.array['shape'])}: {plan.array['unit']}"
 
 

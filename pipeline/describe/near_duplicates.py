@@ -6,6 +6,7 @@ whether it lies above their median (Zauner 2010 takes the 8x8 lowest, the mean a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -43,23 +44,67 @@ def perceptual_hash(image: npt.NDArray[np.uint8]) -> Hashes:
     return np.asarray(frequencies > np.median(frequencies))
 
 
-def find_pairs(hashes: Hashes, splits: npt.NDArray[np.str_], max_bits: int = MAX_BITS) -> list[Pair]:
-    """Every pair of different splits within `max_bits`, nearest first. hashes (N, 64), splits (N,).
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """What was found: all pairs are counted, the nearest are listed."""
 
-    The distance of two sign vectors is (64 - their product) / 2, so one matrix product compares a block with a split.
+    per_splits: dict[str, int]  # "train/test" -> pairs, in the order of their nearest ones
+    nearest: list[Pair]
+
+    @property
+    def count(self) -> int:
+        return sum(self.per_splits.values())
+
+
+def find_pairs(
+    hashes: Hashes, splits: npt.NDArray[np.str_], max_bits: int = MAX_BITS, max_listed: int | None = None
+) -> Pairs:
+    """Every pair of different splits within `max_bits`. hashes (N, 64), splits (N,); max_listed None lists them all.
+
+    The distance of two sign vectors is (64 - their product) / 2, so one matrix product compares a block with a split. Of
+    thousands of equal images there are millions of pairs: no more than the listed ones are ever held.
     """
     signs = np.where(hashes, np.float32(1), np.float32(-1))
     members = {split: np.flatnonzero(splits == split) for split in SPLITS}
-    pairs = []
+    counts: dict[str, int] = {}
+    listed: dict[str, list[Pair]] = {}
     for one, other in combinations(SPLITS, 2):
+        name = f"{one}/{other}"
         right = signs[members[other]].T
         for start in range(0, len(members[one]), _BLOCK):
             rows = members[one][start : start + _BLOCK]
             products = signs[rows] @ right  # (block, other split), exact in float32
-            for i, j in np.argwhere(products >= _BITS - 2 * max_bits):
-                bits = (_BITS - int(products[i, j])) // 2
-                pairs.append(Pair(first=int(rows[i]), second=int(members[other][j]), bits=bits))
-    return sorted(pairs, key=lambda pair: (pair.bits, pair.first, pair.second))
+            if count := int(np.count_nonzero(products >= _BITS - 2 * max_bits)):
+                counts[name] = counts.get(name, 0) + count
+                found = listed.setdefault(name, [])
+                found += _nearest_of(products, rows, members[other], max_bits, max_listed)
+                listed[name] = sorted(found, key=_rank)[:max_listed]
+    order = sorted(counts, key=lambda name: _rank(listed[name][0]))
+    nearest = sorted((pair for found in listed.values() for pair in found), key=_rank)[:max_listed]
+    return Pairs(per_splits={name: counts[name] for name in order}, nearest=nearest)
+
+
+def _nearest_of(
+    products: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    max_bits: int,
+    limit: int | None,
+) -> Iterator[Pair]:
+    """The pairs of one block by distance, row and column, no more than `limit`."""
+    given = 0
+    for bits in range(max_bits + 1):
+        at = products == _BITS - 2 * bits
+        for i in np.flatnonzero(at.any(axis=1)):
+            chosen = np.flatnonzero(at[i])[: None if limit is None else limit - given]
+            yield from (Pair(first=int(rows[i]), second=int(columns[j]), bits=bits) for j in chosen)
+            given += len(chosen)
+            if limit is not None and given >= limit:
+                return
+
+
+def _rank(pair: Pair) -> tuple[int, int, int]:
+    return pair.bits, pair.first, pair.second
 
 
 def audit_near_duplicates(shard_set: ShardSet, max_images: int = MAX_IMAGES) -> dict[str, Any]:
@@ -76,24 +121,20 @@ def audit_near_duplicates(shard_set: ShardSet, max_images: int = MAX_IMAGES) -> 
         images = batch["image"].permute(0, 2, 3, 1).numpy()  # (B, 3, H, W) -> (B, H, W, 3)
         hashes += [perceptual_hash(np.ascontiguousarray(image)) for image in images]
     splits, paths = (np.array(chosen.index[name].to_pylist(), dtype=np.str_) for name in ("split", "source_path"))
-    pairs = find_pairs(np.array(hashes, dtype=np.bool_).reshape(-1, _BITS), splits)
-    per_splits: dict[str, int] = {}
-    for pair in pairs:
-        name = f"{splits[pair.first]}/{splits[pair.second]}"
-        per_splits[name] = per_splits.get(name, 0) + 1
+    pairs = find_pairs(np.array(hashes, dtype=np.bool_).reshape(-1, _BITS), splits, max_listed=MAX_LISTED)
     return {
         "compared": len(rows),
         "of": len(shard_set),
         "max_bits": MAX_BITS,
-        "count": len(pairs),
-        "per_splits": per_splits,
+        "count": pairs.count,
+        "per_splits": pairs.per_splits,
         "pairs": [
             {
                 "bits": pair.bits,
                 "paths": [str(paths[pair.first]), str(paths[pair.second])],
                 "splits": [str(splits[pair.first]), str(splits[pair.second])],
             }
-            for pair in pairs[:MAX_LISTED]
+            for pair in pairs.nearest
         ],
     }
 

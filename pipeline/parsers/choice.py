@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..views import VIEWS
+from ..views import parsing
 from ..views.column import ViewPlan, plan_view
 from ..views.parsing import Labels, LabelTool
 from ..views.probe import probe_image
@@ -99,7 +99,7 @@ def choose_parser(
     """
     from .parser import Parser, parsing_params
 
-    view = VIEWS["parsing"]
+    view = parsing.VIEW
     assert view.tool_name is not None
     if before is not None and parser is None and engine is None:
         if not view.tool_name(before.params):

@@ -140,6 +140,7 @@ VIEW = View(
     compute=_compute,
     probe=_probe,
     members=("json", "txt"),
+    about="four sentences, labels",
     extra_bytes=_extra_bytes,
     mirror=None,
     catalogue=Catalogue(key="prompts", entry=_entry, batch_row=_batch_row, dtype="int32"),

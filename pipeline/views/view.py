@@ -112,6 +112,7 @@ class View:
     codecs: Mapping[str, Codec] = field(default_factory=dict)  # codec set -> codec
     prefix: str | None = None  # of the member's suffix; None: the view's name, "": the bare extension
     members: tuple[str, ...] = ()  # suffixes, of a view without an array
+    about: str = ""  # what those hold, in words
     facts: Mapping[str, FactType] = field(default_factory=dict)  # columns of the index that it fills
     extra_bytes: Callable[[Params], int] = no_bytes  # a sample takes beside its array, roughly
 
