@@ -40,9 +40,9 @@ from bmrl.model.attributors.bmrl import PRESETS
 from bmrl.model.config import RunConfig, config_to_json
 from bmrl.model.errors import StoppedError
 from bmrl.model.resolve import resolve_config
-from bmrl.pipeline.commit import RootBusyError, lock_root
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet
+from bmrl.pipeline.store.local import RootBusyError, lock_root
 
 FACTORS = "1/3,1,3"  # learning rates: the preset's times these
 WAIT_S = 5.0  # until the next look at a row that another process is at

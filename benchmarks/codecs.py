@@ -24,8 +24,8 @@ import zstandard
 from machine import describe
 from PIL import Image
 
-from bmrl.pipeline.columns import ARRAYS
 from bmrl.pipeline.views.codec import decode_npy, decode_png, encode_npy, encode_palette_png, encode_png
+from bmrl.pipeline.views.column import default_array
 from bmrl.pipeline.views.device import device_edge, device_noise
 from bmrl.pipeline.views.edge import compute_edge
 from bmrl.pipeline.views.image import compute_image, read_source
@@ -143,7 +143,7 @@ def main() -> None:
     started_on = describe("pillow", "zstandard", "lz4", "qoi", "torch")
     views = views_of(options.photographs, options.count)
     for name, arrays in views.items():
-        assert list(arrays[0].shape) == ARRAYS[name]["shape"] and arrays[0].dtype == ARRAYS[name]["dtype"]
+        assert list(arrays[0].shape) == default_array(name)["shape"] and arrays[0].dtype == default_array(name)["dtype"]
     head = (
         f"{started_on}\n{options.count} photographs, one thread, CPU time, "
         f"median of {ROUNDS} rounds; every codec is checked to give the array back."

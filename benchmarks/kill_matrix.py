@@ -32,9 +32,9 @@ import psutil
 from machine import describe
 from PIL import Image
 
-from bmrl.pipeline.commit import PAUSE_S
-from bmrl.pipeline.plan import read_plan
-from bmrl.pipeline.shard_work import missing_views
+from bmrl.pipeline.build.tasks import missing_views
+from bmrl.pipeline.shards.plan import read_plan
+from bmrl.pipeline.store.local import PAUSE_S
 
 _WORKER = re.compile(r"ray::(?!\w*Agent)")
 VIEWS = ("image", "edge", "noise", "parsing", "text")

@@ -29,10 +29,10 @@ from machine import describe
 from PIL import Image
 
 from bmrl.pipeline import ShardSet
-from bmrl.pipeline.columns import ARRAYS
-from bmrl.pipeline.export import export_tars
-from bmrl.pipeline.loader import Loader
+from bmrl.pipeline.export.tars import export_tars
+from bmrl.pipeline.loading.loader import Loader
 from bmrl.pipeline.views.codec import npy_header
+from bmrl.pipeline.views.column import default_array
 
 Buffers = list[dict[str, np.ndarray]]
 VIEWS = ("image", "edge", "noise", "parsing", "text")
@@ -81,7 +81,7 @@ class BareGather:
     def __init__(self, root: Path) -> None:
         shard_set = ShardSet.open(root)
         self.rows: dict[str, list[np.ndarray]] = {}
-        for view, array in ARRAYS.items():
+        for view, array in ((view, default_array(view)) for view in ("image", "edge", "noise", "parsing")):
             dtype, shape = np.dtype(array["dtype"]).newbyteorder("<"), tuple(array["shape"])
             count, header = int(np.prod(shape)) * dtype.itemsize, len(npy_header(dtype, shape))
             step = 512 + -(-(count + header) // 512) * 512

@@ -23,11 +23,11 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from bmrl.pipeline.parsers.celebamask import Photograph, find_photographs, split_held_out
-from bmrl.pipeline.parsers.drawn import draw_held_out
 from bmrl.pipeline.parsers.engines import CudaNetwork, OnnxNetwork, TorchNetwork, normalize
+from bmrl.pipeline.parsers.lite.celebamask import Photograph, find_photographs, split_held_out
+from bmrl.pipeline.parsers.lite.drawn import draw_held_out
+from bmrl.pipeline.parsers.lite.scores import confusion, summarize
 from bmrl.pipeline.parsers.orders import CLASSES, NUM_CLASSES, Labels
-from bmrl.pipeline.parsers.scores import confusion, summarize
 from bmrl.pipeline.parsers.specs import resolve
 from bmrl.pipeline.parsers.weights import load_bisenet
 from bmrl.pipeline.views.bisenet import BiSeNet

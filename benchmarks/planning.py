@@ -48,7 +48,8 @@ def main() -> None:
 
 def plan(dataset: str, root: Path) -> dict[str, float]:
     """Seconds and peak memory of this process, imports included in the memory only."""
-    from bmrl.pipeline.intake import BuildOptions, resolve
+    from bmrl.pipeline.build.options import BuildOptions
+    from bmrl.pipeline.build.resolve import resolve
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

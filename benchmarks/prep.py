@@ -32,10 +32,12 @@ from machine import describe
 from PIL import Image
 from skimage.feature import graycomatrix, graycoprops
 
-from bmrl.pipeline.build import Progress, RunSettings, build
-from bmrl.pipeline.intake import BuildOptions, resolve
-from bmrl.pipeline.plan import write_plan
-from bmrl.pipeline.shard_work import ShardTask, Stopwatch, build_cpu_views
+from bmrl.pipeline.build.build import build
+from bmrl.pipeline.build.options import BuildOptions, RunSettings
+from bmrl.pipeline.build.report import Progress
+from bmrl.pipeline.build.resolve import resolve
+from bmrl.pipeline.build.work import ShardTask, Stopwatch, build_views
+from bmrl.pipeline.shards.plan import write_plan
 from bmrl.pipeline.views.noise import patch_homogeneity
 
 CPU_VIEWS = ("image", "edge", "noise", "text")
@@ -109,7 +111,7 @@ def stages(photographs: list[Path], work: Path, rounds: int) -> str:
             BuildOptions(dataset="folder", source_root=source, out=out, shard_size=count, views=CPU_VIEWS)
         )
         start, start_cpu = time.perf_counter(), time.process_time()
-        done = build_cpu_views(task)
+        done = build_views(task)
         ours["all"].append((time.perf_counter() - start) / count)
         ours["all, CPU time"].append((time.process_time() - start_cpu) / count)
         for name, seconds in done.seconds.items():

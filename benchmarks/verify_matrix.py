@@ -24,9 +24,9 @@ from machine import describe
 from PIL import Image
 from tqdm import tqdm
 
-from bmrl.pipeline.build import RunSettings, build
-from bmrl.pipeline.intake import BuildOptions
-from bmrl.pipeline.verify import verify
+from bmrl.pipeline.build.build import build
+from bmrl.pipeline.build.options import BuildOptions, RunSettings
+from bmrl.pipeline.shards.verify import verify
 
 EXTRA = ("notes.txt", "image/000001.tar", "image/000000.tar.bak", "edge/.tmp-1-000000.tar", "other/000000.tar", "-")
 

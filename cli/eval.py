@@ -45,7 +45,7 @@ def main(
     from ..model.evaluation.evaluate import THRESHOLDS
     from ..model.report.text import render_text
     from ..model.runs import evaluate
-    from ..pipeline.reader import DamagedShardError
+    from ..pipeline.loading.reader import DamagedShardError
     from ..pipeline.shardset import ShardSetError
     from .progress import tracked
 

@@ -53,7 +53,9 @@ def protocols(root: Path | None) -> None:
 @click.option("--splits", help="Comma-separated: train,val,test (default: all).")
 @click.option("--limit", type=click.IntRange(min=1), help="Samples per generator and split.")
 @click.option("--shard-size", type=click.IntRange(min=1), help="Samples a shard (default: 256).")
-@click.option("--workers", type=click.IntRange(min=1), help="Parallel tasks (default: every core).")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Parallel tasks (default: every core); 0: here, without Ray."
+)
 @click.option("--ray-address", help="Join this Ray cluster instead of starting a local Ray.")
 @click.option("--generators", type=_PATH, help="YAML file with generators of your own.")
 @click.option("--resize", metavar="KERNEL", help="bilinear (antialiased, default), bicubic, area, or linear (aliases).")
@@ -91,11 +93,11 @@ def build(
     **options: Any,
 ) -> None:
     """Build, resume or extend a shard set."""
-    from ..pipeline.build import BuildError, RunSettings
-    from ..pipeline.build import build as run_build
-    from ..pipeline.intake import BuildOptions, check_names
+    from ..pipeline.build.build import build as run_build
+    from ..pipeline.build.options import BuildOptions, RunSettings, check_names
+    from ..pipeline.build.report import BuildError
     from ..pipeline.parsers.errors import ParserError
-    from ..pipeline.plan import PlanError
+    from ..pipeline.shards.plan import PlanError
     from ..pipeline.sources import DATASETS, SourceError
     from .progress import BuildBar
 
@@ -116,7 +118,7 @@ def build(
             dataset=dataset, out=out, source_root=root, views=asked_views, splits=asked_splits, **options
         )
         if dry_run:
-            from ..pipeline.dry_run import describe_plan
+            from ..pipeline.build.dry_run import describe_plan
 
             click.echo(describe_plan(chosen, workers=workers))
             return
@@ -154,7 +156,7 @@ def _draw(dataset: str, root: Path, workers: int | None) -> None:
     import os
     from concurrent.futures.process import BrokenProcessPool
 
-    from ..pipeline.build import BuildError
+    from ..pipeline.build.report import BuildError
     from ..pipeline.demo.draw import DemoSettings, draw_demo
     from .progress import counting
 
@@ -162,7 +164,7 @@ def _draw(dataset: str, root: Path, workers: int | None) -> None:
         with counting("drawing faces") as update:
             draw_demo(
                 root,
-                num_workers=workers or os.cpu_count() or 1,
+                num_workers=(os.cpu_count() or 1) if workers is None else workers,
                 progress=update,
                 settings=DemoSettings.of(dataset),
             )
@@ -181,8 +183,8 @@ def _draw(dataset: str, root: Path, workers: int | None) -> None:
 def verify(root: Path, deep: bool, source_root: Path | None) -> None:
     """Check sidecars, sizes and the exact set of files; exit 1 on any damage, each file named."""
     from ..pipeline.parsers.errors import ParserError
+    from ..pipeline.shards.verify import verify as run_verify
     from ..pipeline.shardset import ShardSetError
-    from ..pipeline.verify import verify as run_verify
 
     with sentences(failed=(ShardSetError, ParserError, OSError)):
         if not root.is_dir():
@@ -216,9 +218,9 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
 @click.option("--card", type=_PATH, metavar="DIR", help="Write a dataset card there: README.md and grid.png.")
 def info(root: Path, as_json: bool, card: Path | None) -> None:
     """Counts, bytes, digests, licences and the leak audit of a shard set."""
-    from ..pipeline.card import CardError, check_folder, write_card
-    from ..pipeline.info import describe, render
-    from ..pipeline.reader import DamagedShardError
+    from ..pipeline.describe.card import CardError, check_folder, write_card
+    from ..pipeline.describe.info import describe, render
+    from ..pipeline.shards.tars import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
 
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(CardError,)):
@@ -237,8 +239,8 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
 @click.option("--grid", type=_PATH, metavar="FILE.png", help="Write all views of the samples side by side.")
 def head(root: Path, count: int, grid: Path | None) -> None:
     """Show the first samples of a shard set; with --grid as a picture, one sample of every source first."""
-    from ..pipeline.preview import GridError, describe_rows, write_grid
-    from ..pipeline.reader import DamagedShardError
+    from ..pipeline.describe.preview import GridError, describe_rows, write_grid
+    from ..pipeline.shards.tars import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
 
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(GridError,)):
@@ -259,11 +261,11 @@ def head(root: Path, count: int, grid: Path | None) -> None:
 @click.option("--out", required=True, type=_PATH, help="Folder of the exported tars, or of what --for writes.")
 def export(root: Path, views: str | None, reader: str | None, out: Path) -> None:
     """Join chosen columns into single tars (OUT/<shard>.tar) that any WebDataset reader opens, or write for a program."""
-    from ..pipeline.deepfakebench import export_deepfakebench
-    from ..pipeline.export import ExportError, export_tars
-    from ..pipeline.open_clip import export_open_clip
+    from ..pipeline.export.deepfakebench import export_deepfakebench
+    from ..pipeline.export.open_clip import export_open_clip
+    from ..pipeline.export.tars import ExportError, export_tars
+    from ..pipeline.shards.tars import DamagedShardError
     from ..pipeline.shardset import ShardSet, ShardSetError
-    from ..pipeline.tars import DamagedShardError
 
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(ExportError,)):
         if (views is None) == (reader is None):

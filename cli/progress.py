@@ -14,7 +14,7 @@ from .exits import raise_if_interrupted
 
 if TYPE_CHECKING:
     from ..model.training.trainer import Step
-    from ..pipeline.build import Progress
+    from ..pipeline.build.report import Progress
 
 
 class BuildBar:

@@ -47,7 +47,7 @@ def main(
     from ..model.errors import RunError, StoppedError, TrainingError, WrongUseError
     from ..model.runs import train
     from ..model.training.distributed import WorldError
-    from ..pipeline.reader import DamagedShardError
+    from ..pipeline.loading.reader import DamagedShardError
     from ..pipeline.shardset import ShardSetError
     from .progress import TrainingBar
 

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..pipeline.views import VIEWS
 from ..pipeline.views.edge import SCALE as EDGE_SCALE
 from ..pipeline.views.noise import DENOMINATORS
 from ..pipeline.views.parsing import PALETTE
 
 Batch = dict[str, Any]
-
-# Classes of BiSeNet's order after a horizontal flip: left and right brow, eye and ear change places.
-FLIPPED_CLASSES = [0, 1, 3, 2, 5, 4, 6, 8, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -49,24 +47,23 @@ def parsing_input(batch: Batch) -> Tensor:
 
 
 def flip(batch: Batch, chosen: Tensor) -> Batch:
-    """Mirror the samples where `chosen` (bool (B,)) is true, all views alike; left and right parsing classes change places.
+    """Mirror the samples where `chosen` (bool (B,)) is true, all views alike, each by its own rule (left and right parsing
+    classes change places).
 
     The SRM kernels are symmetric, so the mirrored residual is the residual of the mirrored patch (borders included).
     """
     flipped = dict(batch)
-    for view in ("image", "edge", "noise", "parsing"):
-        if view not in batch:
-            continue
-        stored = batch[view]
-        kind = stored.dtype
-        if kind == torch.uint16:  # torch flips no uint16
-            stored = stored.view(torch.int16)
-        mirrored = stored.flip(-1)
-        if view == "parsing":
-            mirrored = torch.tensor(FLIPPED_CLASSES, dtype=torch.uint8, device=stored.device)[mirrored.long()]
-        shape = [-1] + [1] * (stored.ndim - 1)
-        flipped[view] = torch.where(chosen.view(shape), mirrored, stored).view(kind)
+    for name, view in VIEWS.items():
+        if name in batch and view.mirror is not None:
+            flipped[name] = _where(chosen, view.mirror(batch[name]), batch[name])
     return flipped
+
+
+def _where(chosen: Tensor, mirrored: Tensor, stored: Tensor) -> Tensor:
+    kind = stored.dtype
+    if kind == torch.uint16:  # torch chooses among no uint16
+        mirrored, stored = mirrored.view(torch.int16), stored.view(torch.int16)
+    return torch.where(chosen.view([-1] + [1] * (stored.ndim - 1)), mirrored, stored).view(kind)
 
 
 INPUTS = {"image": image_input, "edge": edge_input, "noise": noise_input, "parsing": parsing_input}

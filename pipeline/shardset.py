@@ -17,15 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .columns import VIEWS, ViewPlan
-from .finalise import INDEX_SCHEMA
-from .plan import SCHEMA_VERSION, shard_name
 from .protocols import Protocol, load_protocol
-from .sums import read_sums
+from .shards.finish import index_schema
+from .shards.names import DATASET_JSON, INDEX, PLAN_JSON, SUMS, shard_name
+from .shards.plan import SCHEMA_VERSION
+from .shards.selection import Selection, plans_of, selection_digest, shard_names_of
+from .shards.sums import read_sums
+from .views import VIEWS
+from .views.column import ViewPlan
 
 if TYPE_CHECKING:
-    from .loader import Loader
-    from .verify import Damage
+    from .loading.loader import Loader
+    from .shards.verify import Damage
 
 
 _FIELDS = {"name", "classes", "generators", "prompts", "views", "counts", "shards", "plan_id"}  # of dataset.json
@@ -39,7 +42,7 @@ class ShardSetError(ValueError):
 class ShardSet:
     """Rows of a shard set, with the classes they are labelled by.
 
-    index: one row a sample (INDEX_SCHEMA). classes: label -> generator. views: name -> parameters, dtype, shape, scale.
+    index: one row a sample (finish.index_schema). classes: label -> generator. views: name -> parameters, dtype, shape, scale.
     """
 
     root: Path
@@ -52,13 +55,11 @@ class ShardSet:
     def open(cls, root: str | Path) -> ShardSet:
         """Raises ShardSetError where dataset.json is absent (the build did not end) or of another schema_version."""
         root = Path(root)
-        file = root / "dataset.json"
+        file = root / DATASET_JSON
         if not root.is_dir():
             raise ShardSetError(f"{root} does not exist or is no folder")
         if not file.exists():
-            what = (
-                "its build is not complete: run it again" if (root / "plan.json").exists() else "no shard set is there"
-            )
+            what = "its build is not complete: run it again" if (root / PLAN_JSON).exists() else "no shard set is there"
             raise ShardSetError(f"{root} has no dataset.json ({what})")
         try:
             document = json.loads(file.read_bytes())
@@ -70,7 +71,7 @@ class ShardSet:
         if absent := sorted(_FIELDS - set(document)):
             raise ShardSetError(f"{file} has no {absent[0]!r}; `bmrl-prep build` writes it again")
         sums = _sums(root)
-        for name in ("dataset.json", "index.parquet"):  # a flipped bit in either would be another epoch
+        for name in (DATASET_JSON, INDEX):  # a flipped bit in either would be another epoch
             try:
                 found = hashlib.sha256((root / name).read_bytes()).hexdigest()
             except OSError as error:
@@ -79,19 +80,17 @@ class ShardSet:
                 raise ShardSetError(
                     f"{root / name} is not the one that SHA256SUMS lists; `bmrl-prep build` writes it again"
                 )
-        names: list[tuple[str, str, tuple[str, ...]]] = [("view", name, VIEWS) for name in document["views"]]
+        names: list[tuple[str, str, tuple[str, ...]]] = [("view", name, tuple(VIEWS)) for name in document["views"]]
         names += [("shard", one["name"], (shard_name(i),)) for i, one in enumerate(document["shards"])]
         for what, name, allowed in names:  # they become paths
             if name not in allowed:
                 raise ShardSetError(f"{file}: {name!r} is not a name of a {what}")
         try:
-            index = pq.read_table(root / "index.parquet").combine_chunks()
+            index = pq.read_table(root / INDEX).combine_chunks()
         except (OSError, pa.ArrowException) as error:
-            raise ShardSetError(f"{root / 'index.parquet'} cannot be read: {str(error).splitlines()[0]}") from error
-        if absent := sorted(set(INDEX_SCHEMA.names) - set(index.column_names)):
-            raise ShardSetError(
-                f"{root / 'index.parquet'} has no column {absent[0]!r}; `bmrl-prep build` writes it again"
-            )
+            raise ShardSetError(f"{root / INDEX} cannot be read: {str(error).splitlines()[0]}") from error
+        if absent := sorted(set(index_schema(document["views"]).names) - set(index.column_names)):
+            raise ShardSetError(f"{root / INDEX} has no column {absent[0]!r}; `bmrl-prep build` writes it again")
         return cls(root=root, document=document, index=index, classes=tuple(document["classes"]))
 
     @property
@@ -101,16 +100,16 @@ class ShardSet:
 
     @property
     def plans(self) -> dict[str, ViewPlan]:
-        return {name: ViewPlan.from_json(view) for name, view in self.document["views"].items()}
+        return plans_of(self.document)
 
     @property
     def shard_names(self) -> list[str]:
-        return [shard["name"] for shard in self.document["shards"]]
+        return shard_names_of(self.document)
 
     @property
     def root_digest(self) -> str:
         """Identity of the data: the hash of SHA256SUMS, which lists every file."""
-        return hashlib.sha256((self.root / "SHA256SUMS").read_bytes()).hexdigest()
+        return hashlib.sha256((self.root / SUMS).read_bytes()).hexdigest()
 
     @property
     def sums(self) -> dict[str, str]:
@@ -191,8 +190,7 @@ class ShardSet:
     @property
     def digest(self) -> str:
         """Identity of the selection: the selected (key, label) rows; views and codecs do not enter."""
-        lines = (f"{key} {label}" for key, label in zip(self.index["key"].to_pylist(), self.labels, strict=True))
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return selection_digest(self.index["key"].to_pylist(), self.labels)
 
     def loader(
         self,
@@ -212,7 +210,7 @@ class ShardSet:
         pin_memory: bool = False,
     ) -> Loader:
         """Batches of the selected rows; see Loader. drop_last None means: as shuffle."""
-        from .loader import Loader, LoaderSettings
+        from .loading.loader import Loader, LoaderSettings
 
         settings = LoaderSettings(
             views=tuple(views),
@@ -228,11 +226,14 @@ class ShardSet:
             window=window,
             pin_memory=pin_memory,
         )
-        return Loader(self, settings, epoch=epoch)
+        selection = Selection(
+            root=self.root, document=self.document, index=self.index, labels=self.labels, sums=self.sums
+        )
+        return Loader(selection, settings, epoch=epoch)
 
     def verify(self, deep: bool = False, source_root: Path | None = None) -> list[Damage]:
         """Every damaged, missing or extra file; empty where all is well."""
-        from .verify import verify
+        from .shards.verify import verify
 
         return verify(self.root, deep=deep, source_root=source_root)
 
@@ -246,7 +247,7 @@ def _sums(root: Path) -> dict[str, str]:
     try:
         return read_sums(root)
     except ValueError as error:
-        raise ShardSetError(f"{root / 'SHA256SUMS'} is {error}; `bmrl-prep build` writes it again") from None
+        raise ShardSetError(f"{root / SUMS} is {error}; `bmrl-prep build` writes it again") from None
 
 
 def _among(rows: pa.Table, generators: Sequence[str]) -> pa.Table:

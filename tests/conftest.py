@@ -15,10 +15,8 @@ from click import Command
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from bmrl.pipeline.finalise import finalise
-from bmrl.pipeline.intake import BuildOptions, resolve
-from bmrl.pipeline.plan import write_plan
-from bmrl.pipeline.shard_work import ShardTask, build_cpu_views, build_parsing_from_maps, missing_views
+from bmrl.pipeline.build.build import build as run_build
+from bmrl.pipeline.build.options import BuildOptions, RunSettings
 from bmrl.pipeline.shardset import ShardSet
 
 DATA = Path(__file__).parents[1] / "../shared/data"
@@ -106,34 +104,8 @@ def build_here() -> Callable[[BuildOptions], Path]:
     """What a build does, in this process and without Ray; returns ROOT."""
 
     def build(options: BuildOptions) -> Path:
-        root = options.out
-        root.mkdir(parents=True, exist_ok=True)
-        intake = resolve(options)
-        plan = intake.plan
-        if intake.is_new:
-            write_plan(root, plan)
-        for shard in plan.shards:
-            missing = missing_views(root, shard, plan.views)
-            rows = [row for row in plan.rows.to_pylist() if row["shard"] == shard]
-
-            def task(*views: str, shard: str = shard, rows: list[Any] = rows) -> ShardTask:
-                return ShardTask(
-                    root=root,
-                    source_root=intake.walk.root,
-                    shard=shard,
-                    rows=rows,
-                    plans=plan.views,
-                    views=views,
-                    plan_id=plan.id,
-                )
-
-            if missing - {"parsing"}:
-                build_cpu_views(task(*(view for view in ("image", "edge", "noise", "text") if view in missing)))
-            if "parsing" in missing:
-                assert intake.parser is not None
-                build_parsing_from_maps(task("parsing"), intake.parser.read_map)
-        finalise(root, plan)
-        return root
+        run_build(options, RunSettings(workers=0), on_progress=lambda progress: None, on_message=lambda message: None)
+        return options.out
 
     return build
 

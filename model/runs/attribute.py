@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...pipeline.views.edge import compute_edge
 from ...pipeline.views.errors import UnreadableImageError
-from ...pipeline.views.image import RESIZE_KERNELS, ImageParams, compute_image, read_source
-from ...pipeline.views.noise import NoiseParams, compute_noise
+from ...pipeline.views.image import RESIZE_KERNELS, ImageParams
+from ...pipeline.views.single import view_batch
 from ..attributor import Attributor
 from ..errors import RunError
 from ..evaluation.predictions import finite
@@ -58,14 +58,8 @@ def attribute(
 
 def inference_batch(data: bytes, model: Attributor, image_params: ImageParams) -> Batch:
     """An image file's bytes -> a batch of one with the views that the model infers from, as the loader would give them."""
-    rgb = compute_image(read_source(data, image_params), image_params)
-    batch: Batch = {"image": torch.from_numpy(rgb)[None].permute(0, 3, 1, 2)}  # (1, H, W, 3) -> (1, 3, H, W)
-    if "edge" in model.inference_views:
-        batch["edge"] = torch.from_numpy(compute_edge(rgb))[None, None]
-    if "noise" in model.inference_views:
-        found = compute_noise(rgb, NoiseParams(**model.view_params()["noise"]))
-        batch["noise"] = torch.from_numpy(found.numerators)[None]
-    return batch
+    params = {"image": asdict(image_params), **model.view_params()}
+    return dict(view_batch(data, model.inference_views, params))
 
 
 def _own_threshold(run_folder: Path) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...pipeline.preview import spread_rows, view_pictures
+from ...pipeline.describe.preview import spread_rows, view_pictures
 from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
 from ..attributor import Attributor

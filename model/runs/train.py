@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...pipeline.device_loader import DeviceLoader
+from ...pipeline.loading.device_loader import DeviceLoader
 from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
 from ..attributor import Attributor, LabelSpace

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..commit import TEMPORARY_PREFIX, canonical_json, write_bytes, write_json
+from ..store.local import TEMPORARY_PREFIX, canonical_json, write_json, write_parquet
 from ..views.image import resize
 from .camera import IMAGE_SIZE, photograph
 from .canvas import SIZE
@@ -142,9 +142,7 @@ def draw_demo(
     rows = [row for task in tasks for row in json.loads(task.rows_file.read_bytes())]
     rows.sort(key=lambda row: row["path"])
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({b"bmrl-demo": canonical_json(stamp)}))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    write_bytes(manifest, sink.getvalue().to_pybytes())
+    write_parquet(manifest, table, compression="snappy")
     _remove_scratch(root)
     return manifest
 

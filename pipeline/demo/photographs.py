@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..commit import canonical_json, write_bytes
 from ..sources.rows import IMAGE_EXTENSIONS, hash_split
+from ..store.local import canonical_json, write_parquet
 from ..views.errors import UnreadableImageError
 from ..views.image import read_source, resize
 from .camera import IMAGE_SIZE
@@ -95,10 +94,9 @@ def synthesise(
             progress(done, total)
     rows.sort(key=lambda row: row["path"])
     stamp = canonical_json({"seed": seed, "sources": sources, "version": VERSION})
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({b"bmrl-synth": stamp})), sink)
     manifest = out / "manifest.parquet"
-    write_bytes(manifest, sink.getvalue().to_pybytes())
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({b"bmrl-synth": stamp}))
+    write_parquet(manifest, table, compression="snappy")
     return Synthesis(manifest=manifest, num_photographs=len(usable), num_images=len(rows), dropped=dropped)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
+
+from ..store.local import write_bytes
 
 COMPRESS_LEVEL = 1  # noise hardly compresses: level 6 saves 4 % of the bytes and takes three times as long
 
@@ -29,9 +30,7 @@ def encode_png(pixels: npt.NDArray[np.uint8], text: Mapping[str, str]) -> bytes:
 def write_png(path: Path, pixels: npt.NDArray[np.uint8], text: Mapping[str, str] | None = None) -> None:
     """Write by rename; no fsync, since everything here can be drawn again and readers check what they find."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex}")
-    temporary.write_bytes(encode_png(pixels, text or {}))
-    temporary.replace(path)
+    write_bytes(path, encode_png(pixels, text or {}), durable=False)
 
 
 def read_png(path: Path) -> npt.NDArray[np.uint8]:

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..store.local import file_sha256
 from .errors import ParserError
-from .weights import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

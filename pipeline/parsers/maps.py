@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..store.local import file_sha256
 from ..views.parsing import Labels, resize_labels
 from .errors import ParserError
 from .orders import NUM_CLASSES, ORDERS, to_bisenet
-from .weights import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

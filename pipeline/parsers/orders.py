@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..views.parsing import CLASSES, NUM_CLASSES, Labels
+from ..views.parsing import CLASSES, FLIPPED_CLASSES, NUM_CLASSES, SIDES, Labels
 
 __all__ = ["CLASSES", "NUM_CLASSES", "ORDERS", "SIDES", "Labels", "flip", "to_bisenet"]
 
@@ -22,8 +22,6 @@ ORDERS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-SIDES = (("l_brow", "r_brow"), ("l_eye", "r_eye"), ("l_ear", "r_ear"))  # exchanged by a horizontal flip
-
 
 def to_bisenet(order: str) -> npt.NDArray[np.uint8]:
     """(19,) uint8: BiSeNet's id for each id of `order`."""
@@ -37,9 +35,7 @@ def flip(labels: Labels) -> Labels:
 
 def _swap_table() -> npt.NDArray[np.uint8]:
     table = np.arange(256, dtype=np.uint8)
-    for left, right in SIDES:
-        i, j = CLASSES.index(left), CLASSES.index(right)
-        table[i], table[j] = j, i
+    table[:NUM_CLASSES] = FLIPPED_CLASSES
     return table
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..store.local import write_bytes
+
 if TYPE_CHECKING:
     from ..views.bisenet import BiSeNet
 
@@ -30,7 +32,7 @@ class TrainingRecord:
             "held_out": list(self.held_out),
             "photographs": list(self.photographs),
         }
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_bytes(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def read_record(path: Path = RECORD) -> TrainingRecord:
@@ -61,7 +63,7 @@ def save_weights(net: BiSeNet, path: Path, *, input_size: int) -> None:
     Counters of batches are set to zero: they say nothing about the function and would change the hash.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {}
     for name, value in net.state_dict().items():
@@ -75,6 +77,4 @@ def save_weights(net: BiSeNet, path: Path, *, input_size: int) -> None:
         "input_size": str(input_size),
         "license": LICENSE,
     }
-    temporary = path.with_name(f".tmp-{path.name}")
-    save_file(state, temporary, metadata=metadata)
-    temporary.replace(path)
+    write_bytes(path, save(state, metadata=metadata))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ... import manifests
+from ..store.local import file_sha256
 from . import hub
 from .errors import ParserError
 from .maps import LabelMaps
-from .weights import file_sha256, read_metadata
+from .weights import read_metadata
 
 MAPS_PREFIX = "maps:"
 BISENET_INPUT = 512  # pixels a side; what the published networks take
@@ -72,8 +71,7 @@ def resolve(parser: str, *, cache: Path | None = None) -> ParserSpec:
 
 def read_manifest() -> dict[str, Listed]:
     """manifests/parsers.yaml by parser name."""
-    text = (resources.files("bmrl.manifests") / "parsers.yaml").read_text(encoding="utf-8")
-    return {name: _listed(name, entry) for name, entry in yaml.safe_load(text).items()}
+    return {name: _listed(name, entry) for name, entry in manifests.load("parsers.yaml").items()}
 
 
 def _listed(name: str, entry: dict[str, Any]) -> Listed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from pathlib import Path
@@ -17,15 +16,6 @@ if TYPE_CHECKING:
     from ..views.bisenet import BiSeNet
 
 EXPECTED = "expected the state_dict of a BiSeNet (zllrunning's or yakhyo's layout, ResNet-18 or -34, 19 classes)"
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def load_bisenet(path: Path) -> BiSeNet:

@@ -7,10 +7,18 @@ fixed point, `SCALE` steps per unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from .codec import NPY, PNG
+from .probe import probe_image
+from .view import Computed, Params, Picture, Sample, View, gray_picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 1
 SCALE = 14563  # steps per unit: 4.5 * SCALE fits uint16, rounding error 0.5 / SCALE = 3.4e-5
@@ -44,3 +52,38 @@ def compute_edge(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
     magnitude *= SCALE / 255.0
     np.rint(magnitude, out=magnitude)
     return magnitude.astype(np.uint16)
+
+
+def _array(params: Params) -> dict[str, Any]:
+    return {"dtype": "uint16", "shape": [224, 224], "scale": SCALE, "unit": "Sobel magnitude in [0, 4.5]"}
+
+
+def _compute(sample: Sample, params: EdgeParams) -> Computed:
+    assert sample.image is not None
+    return Computed(value=compute_edge(sample.image))
+
+
+def _probe(params: EdgeParams) -> bytes:
+    return compute_edge(probe_image()).tobytes()
+
+
+def _arrange(stored: Tensor) -> Tensor:
+    return stored[:, None]  # (B, H, W) -> (B, 1, H, W)
+
+
+def _picture(stored: npt.NDArray[np.uint16]) -> Picture:
+    return gray_picture(stored[0] / SCALE * 255.0 / 2.0)
+
+
+VIEW = View(
+    name="edge",
+    version=VERSION,
+    reads="image",
+    params=EdgeParams,
+    picture=_picture,
+    compute=_compute,
+    probe=_probe,
+    array=_array,
+    codecs={"raw": NPY, "png": PNG},
+    arrange=_arrange,
+)

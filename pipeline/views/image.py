@@ -11,12 +11,19 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from .codec import NPY, PNG
 from .errors import UnreadableImageError
+from .probe import probe_jpeg
+from .view import Computed, Params, Picture, Sample, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 1
 
@@ -183,3 +190,59 @@ RESIZE_KERNELS: dict[str, Callable[[RGB, int], RGB]] = {
 }
 
 _STANDARD_LUMA_SUM = 3688.0  # sum of the 64 entries of the luma table in ITU-T T.81, Annex K.1
+
+
+def _array(params: Params) -> dict[str, Any]:
+    return {"dtype": "uint8", "shape": [224, 224, 3], "scale": 255, "unit": "RGB in [0, 1]"}
+
+
+def _compute(sample: Sample, params: ImageParams) -> Computed:
+    source = sample.source
+    assert source is not None
+    facts = {
+        "source_sha256": sample.facts["source_sha256"],
+        "source_bytes": sample.facts["source_bytes"],
+        "source_width": source.width,
+        "source_height": source.height,
+        "source_format": source.format,
+        "source_quality": source.quality,
+    }
+    return Computed(value=compute_image(source, params), facts=facts)
+
+
+def _probe(params: ImageParams) -> bytes:
+    return compute_image(read_source(probe_jpeg(), params), params).tobytes()
+
+
+def _arrange(stored: Tensor) -> Tensor:
+    return stored.permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W), channels_last in memory
+
+
+def _picture(stored: npt.NDArray[np.uint8]) -> Picture:
+    return np.ascontiguousarray(stored.transpose(1, 2, 0))  # (3, H, W) -> (H, W, 3)
+
+
+VIEW = View(
+    name="image",
+    version=VERSION,
+    reads="source",
+    params=ImageParams,
+    picture=_picture,
+    compute=_compute,
+    probe=_probe,
+    array=_array,
+    codecs={"raw": NPY, "png": PNG},
+    prefix="",
+    facts={
+        "source_sha256": "string",
+        "source_bytes": "int64",
+        "source_width": "int32",
+        "source_height": "int32",
+        "source_format": "name",
+        "source_quality": "int16",
+    },
+    arrange=_arrange,
+    decode=read_source,
+    options={"resize": "resize"},
+    stage="resize",
+)

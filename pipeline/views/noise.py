@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .codec import NPY
+from .probe import probe_image
+from .view import PICTURE_SIDE, Computed, Params, Picture, Sample, View
+
 VERSION = 1
+IMAGE_SIDE = 224  # pixels of the image view that the patches are taken from
+SCORE_BYTES = 30  # of one patch's score in sidecar and index, roughly, for the estimate
 
 # Fridrich & Kodovsky 2012 (SRM), the three of Zhou et al. 2018; divisors 4, 12 and 2 stand apart to keep integers.
 KERNELS = np.zeros((3, 5, 5), dtype=np.int64)
@@ -125,3 +132,50 @@ GRAY_TERMS = _gray_terms()
 _GRAY = np.array([[0.2989, 0.587, 0.114]], dtype=np.float32)
 # Over the error of either way, and under the 1e-4 from a whole number to the next gray value.
 _DOUBT = np.float32(7.5e-5)
+
+
+def _array(params: Params) -> dict[str, Any]:
+    size = params["patch_size"]
+    unit = "SRM residual of patch/255 in [-3, 3], one scale a channel"
+    return {"dtype": "int16", "shape": [3, size, size], "scale": DENOMINATORS.tolist(), "unit": unit}
+
+
+def _compute(sample: Sample, params: NoiseParams) -> Computed:
+    assert sample.image is not None
+    found = compute_noise(sample.image, params)
+    facts = {"patch_row": found.row, "patch_col": found.col, "patch_scores": found.scores.tolist()}
+    return Computed(value=found.numerators, facts=facts)
+
+
+def _probe(params: NoiseParams) -> bytes:
+    found = compute_noise(probe_image(), params)
+    return np.concatenate([found.numerators.ravel().astype(np.float64), found.scores]).tobytes()
+
+
+def _extra_bytes(params: Params) -> int:
+    """At small patches their scores are most of a sample."""
+    return SCORE_BYTES * (IMAGE_SIDE // int(params["patch_size"])) ** 2
+
+
+def _picture(numerators: npt.NDArray[np.int16]) -> Picture:
+    """The three residuals as RGB around mid gray, (p, p) enlarged to the side of a picture by repeating pixels."""
+    scale = DENOMINATORS.astype(np.float64)[:, None, None]
+    shown = np.clip(127.5 + 127.5 * 8.0 * numerators / scale, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    nearest = np.arange(PICTURE_SIDE) * len(shown) // PICTURE_SIDE
+    return np.ascontiguousarray(shown[nearest][:, nearest])
+
+
+VIEW = View(
+    name="noise",
+    version=VERSION,
+    reads="image",
+    params=NoiseParams,
+    picture=_picture,
+    compute=_compute,
+    probe=_probe,
+    array=_array,
+    codecs={"raw": NPY, "png": NPY},
+    facts={"patch_row": "int16", "patch_col": "int16", "patch_scores": "float64 list"},
+    extra_bytes=_extra_bytes,
+    options={"patch_size": "patch_size"},
+)

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from .codec import NPY, PALETTE_PNG
 from .image import RGB, resize
+from .view import Computed, Params, Sample, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 1
 
@@ -26,6 +31,9 @@ CLASSES = (
     "nose", "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat",
 )  # fmt: skip
 NUM_CLASSES = len(CLASSES)
+SIDES = (("l_brow", "r_brow"), ("l_eye", "r_eye"), ("l_ear", "r_ear"))  # exchanged by a horizontal flip
+_PARTNER = dict([*SIDES, *(pair[::-1] for pair in SIDES)])
+FLIPPED_CLASSES = tuple(CLASSES.index(_PARTNER.get(name, name)) for name in CLASSES)  # id -> id after a flip
 
 # RGB by class id. The published triples (zllrunning, yakhyo) are written through OpenCV, so they are BGR; here they are
 # turned. Background is black, as yakhyo's.
@@ -56,6 +64,19 @@ class ParsingParams:
     map_order: str = ""  # class order of the maps
     resize: str = "bilinear"  # a key of image.RESIZE_KERNELS
     size: int = 224  # pixels a side of the result
+
+
+class LabelTool(Protocol):
+    """What computes the view: a network that is open, or the maps that another tool made."""
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether it needs the pixels; maps are found by the source's path and size."""
+        ...
+
+    def label(self, samples: Sequence[Sample]) -> list[Labels]:
+        """Labels uint8 (224, 224) of each sample."""
+        ...
 
 
 class Network(Protocol):
@@ -103,3 +124,39 @@ def nearest_rows(length: int, size: int) -> npt.NDArray[np.int64]:
 def colorize(labels: Labels) -> RGB:
     """Labels (..., H, W) -> RGB uint8 (..., H, W, 3) in the public palette."""
     return np.ascontiguousarray(PALETTE[labels])
+
+
+def _array(params: Params) -> dict[str, Any]:
+    return {"dtype": "uint8", "shape": [224, 224], "scale": 1, "unit": "BiSeNet class 0..18"}
+
+
+def _compute_batch(samples: Sequence[Sample], params: ParsingParams, tool: LabelTool) -> list[Computed]:
+    return [Computed(value=labels) for labels in tool.label(samples)]
+
+
+def _tool_name(params: Params) -> str:
+    """A weight file and a folder of maps are their owner's: nobody else can open them again."""
+    return "" if params["parser"] in ("file", "maps") else str(params["parser"])
+
+
+def _mirror(batch: Tensor) -> Tensor:
+    """Left and right classes change places too."""
+    import torch
+
+    classes = torch.tensor(FLIPPED_CLASSES, dtype=torch.uint8, device=batch.device)
+    return classes[batch.flip(-1).long()]
+
+
+VIEW = View(
+    name="parsing",
+    version=VERSION,
+    reads="source",
+    params=ParsingParams,
+    picture=colorize,
+    array=_array,
+    codecs={"raw": NPY, "png": PALETTE_PNG},
+    mirror=_mirror,
+    tool="parser",
+    compute_batch=_compute_batch,
+    tool_name=_tool_name,
+)

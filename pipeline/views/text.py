@@ -6,16 +6,21 @@ An unknown level is an empty line; its tokens are start, end, padding, and the l
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ... import manifests
+from .view import PICTURE_SIDE, Catalogue, Computed, Params, Picture, Sample, View
+
 VERSION = 1
 NUM_LEVELS = 4
+SAMPLE_BYTES = 1100  # of a sample's two members, roughly, for the estimate
 CONTEXT_LENGTH = 77  # CLIP's; 4 x 77 = 308 = t in the paper
 
 
@@ -70,3 +75,73 @@ def _tokenizer() -> Any:
     from instant_clip_tokenizer import Tokenizer
 
     return Tokenizer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextParams:
+    context_length: int = CONTEXT_LENGTH
+    prompts: dict[str, dict[str, str]] = field(default_factory=lambda: dict(manifests.load("prompts.yaml")))
+
+
+def _compute(sample: Sample, params: TextParams) -> Computed:
+    labels = Labels(**{name: sample.row[name] for name in Labels.__dataclass_fields__})
+    text = encode_text(sentences(labels, params.prompts))
+    return Computed(value={"txt": text, "json": encode_labels(labels)})
+
+
+def _probe(params: TextParams) -> bytes:
+    labels = Labels(
+        key="probe", generator="StyleGAN2", kind="EFS", family="GAN", split="train", group="0", source_path="0.png",
+        synthetic=True, licence="none",
+    )  # fmt: skip
+    lines = sentences(labels, params.prompts)
+    return encode_text(lines) + tokenize(lines).tobytes()
+
+
+def _entry(generator: str, kind: str, family: str, params: Params) -> dict[str, Any]:
+    """A source's four sentences and their 4 x 77 CLIP BPE ids."""
+    labels = Labels(
+        key="", generator=generator, kind=kind, family=family, split="", group="", source_path="", synthetic=False,
+        licence="",
+    )  # fmt: skip
+    lines = sentences(labels, params["prompts"])
+    return {"sentences": list(lines), "tokens": tokenize(lines).tolist()}
+
+
+def _batch_row(entry: Mapping[str, Any]) -> Any:
+    return entry["tokens"]
+
+
+def _extra_bytes(params: Params) -> int:
+    return SAMPLE_BYTES
+
+
+def _picture(entry: Mapping[str, Any]) -> Picture:
+    """The sentences, numbered by level."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("RGB", (PICTURE_SIDE, PICTURE_SIDE), "white")
+    draw = ImageDraw.Draw(canvas)
+    y = 8
+    for number, sentence in enumerate(entry.get("sentences", []), start=1):
+        for line in textwrap.wrap(f"{number}  {sentence or '(unknown)'}", width=34):
+            draw.text((6, y), line, fill="black")
+            y += 14
+        y += 8
+    return np.asarray(canvas).copy()
+
+
+VIEW = View(
+    name="text",
+    version=VERSION,
+    reads="labels",
+    params=TextParams,
+    picture=_picture,
+    compute=_compute,
+    probe=_probe,
+    members=("json", "txt"),
+    about="four sentences, labels",
+    extra_bytes=_extra_bytes,
+    mirror=None,
+    catalogue=Catalogue(key="prompts", entry=_entry, batch_row=_batch_row, dtype="int32"),
+)

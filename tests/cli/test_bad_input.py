@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from support import build, picture, run_command, write_faces
 
-import bmrl.pipeline.build as build_module
-from bmrl.pipeline.build import BuildError, check_space
-from bmrl.pipeline.plan import read_plan
+import bmrl.pipeline.build.space as space_module
+from bmrl.pipeline.build.report import BuildError
+from bmrl.pipeline.build.space import check_space
+from bmrl.pipeline.shards.plan import read_plan
 from bmrl.pipeline.views.errors import UnreadableImageError
 from bmrl.pipeline.views.image import read_source
 
@@ -182,7 +183,7 @@ def test_out_that_cannot_be_written(faces: Path, tmp_path: Path) -> None:
 def test_less_space_than_needed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = read_plan(shards)
     assert plan is not None
-    monkeypatch.setattr(build_module, "free_bytes", lambda folder: 10_000_000)
+    monkeypatch.setattr(space_module, "free_bytes", lambda folder: 10_000_000)
     with pytest.raises(BuildError, match=r"needs about 0\.0\d GB and .* has 0\.01 GB free"):
         check_space(shards, plan, dict.fromkeys(plan.shards, 10), {shard: set(plan.views) for shard in plan.shards})
     check_space(shards, plan, dict.fromkeys(plan.shards, 1), {plan.shards[0]: set(plan.views)})

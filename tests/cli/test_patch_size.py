@@ -18,7 +18,7 @@ from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
 from bmrl.model.runs.attribute import inference_batch
 from bmrl.model.runs.folder import load_attributor
-from bmrl.pipeline.intake import BuildOptions
+from bmrl.pipeline.build.options import BuildOptions
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.views.image import ImageParams
 

@@ -13,11 +13,11 @@ import support
 from click.testing import Result
 from PIL import Image
 
-import bmrl.pipeline.build as build_module
+import bmrl.pipeline.build.space as space_module
 from bmrl.cli.prep import main
-from bmrl.pipeline.commit import remove_temporaries
-from bmrl.pipeline.intake import resolve
+from bmrl.pipeline.build.resolve import resolve
 from bmrl.pipeline.shardset import ShardSet
+from bmrl.pipeline.store.local import remove_temporaries
 
 Invoke = Callable[..., Result]
 
@@ -52,7 +52,7 @@ def content(root: Path) -> dict[str, tuple[bytes, int]]:
 def test_less_free_space_than_the_estimate(
     invoke: Invoke, small_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_module, "free_bytes", lambda folder: 1_000_000)
+    monkeypatch.setattr(space_module, "free_bytes", lambda folder: 1_000_000)
     result = build(invoke, small_source, tmp_path / "out")
     assert result.exit_code == 1
     (line,) = result.stderr.strip().splitlines()[-1:]
@@ -66,14 +66,14 @@ def test_an_overwrite_without_room_destroys_nothing(
     """The old set's own bytes count as room, but for a file that has a second name elsewhere."""
     before = content(small_copy)
     room = 200_000  # less than the estimate is above what 50 samples take
-    monkeypatch.setattr(build_module, "free_bytes", lambda folder: room)
+    monkeypatch.setattr(space_module, "free_bytes", lambda folder: room)
     os.link(small_copy / "image/000000.tar", small_copy.with_name("second"))
     result = build(invoke, small_source, small_copy, "--overwrite")
     assert result.exit_code == 1 and "error: the build needs about 0.02 GB and" in result.stderr
     assert content(small_copy) == before
     used = sum(len(data) for data, _ in before.values()) + (small_copy / ".log/lock").stat().st_size
     linked = (small_copy / "image/000000.tar").stat().st_size
-    assert build_module.used_bytes(small_copy) == used - linked
+    assert space_module.used_bytes(small_copy) == used - linked
 
 
 def test_a_dry_run_of_an_overwrite_counts_everything(invoke: Invoke, small_source: Path, small_copy: Path) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bmrl.model.inputs import FLIPPED_CLASSES, INPUTS, edge_input, flip, image_input, noise_input, parsing_input
+from bmrl.model.inputs import INPUTS, edge_input, flip, image_input, noise_input, parsing_input
 from bmrl.pipeline.views.edge import compute_edge, sobel_magnitude
 from bmrl.pipeline.views.noise import srm_numerators, srm_residual
-from bmrl.pipeline.views.parsing import colorize
+from bmrl.pipeline.views.parsing import FLIPPED_CLASSES, colorize
 
 
 def picture() -> Any:

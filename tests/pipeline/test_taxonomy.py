@@ -13,7 +13,7 @@ from support import write_faces
 
 from bmrl import manifests
 from bmrl.cli.prep import main
-from bmrl.pipeline.intake import BuildOptions
+from bmrl.pipeline.build.options import BuildOptions
 from bmrl.pipeline.protocols import load_protocol, protocol_names
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.taxonomy import FAMILIES, KINDS, Taxonomy

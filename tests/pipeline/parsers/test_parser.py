@@ -9,11 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from bmrl.pipeline.parsers import engines
-from bmrl.pipeline.parsers.celebamask import find_photographs, split_held_out
 from bmrl.pipeline.parsers.errors import ParserError
+from bmrl.pipeline.parsers.lite.celebamask import find_photographs, split_held_out
+from bmrl.pipeline.parsers.lite.scores import confusion, summarize
 from bmrl.pipeline.parsers.onnx_graph import sampling_matrix, winograd
 from bmrl.pipeline.parsers.parser import Parser, parsing_params
-from bmrl.pipeline.parsers.scores import confusion, summarize
 from bmrl.pipeline.parsers.shipped import find_leaks, read_record, training_identities
 from bmrl.pipeline.parsers.specs import resolve
 from bmrl.pipeline.views.bisenet import BiSeNet

@@ -13,7 +13,8 @@ from PIL import Image
 from support import picture
 
 from bmrl.cli.prep import main
-from bmrl.pipeline.intake import BuildOptions, resolve
+from bmrl.pipeline.build.options import BuildOptions
+from bmrl.pipeline.build.resolve import resolve
 from bmrl.pipeline.sources import SourceError, duplicates
 from bmrl.pipeline.sources.duplicates import TAIL_BYTES, Source, check_copies, find_copies
 

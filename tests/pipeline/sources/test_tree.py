@@ -15,7 +15,7 @@ from support import SHARED
 
 from bmrl import manifests
 from bmrl.cli.prep import main
-from bmrl.pipeline.intake import BuildOptions
+from bmrl.pipeline.build.options import BuildOptions
 from bmrl.pipeline.shardset import ShardSet
 from bmrl.pipeline.sources import DATASETS, SourceError
 from bmrl.pipeline.sources.layout import parse_layout

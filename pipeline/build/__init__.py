@@ -1,0 +1,1 @@
+"""Running what a plan still misses, in this process or on Ray."""

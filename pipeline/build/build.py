@@ -1,0 +1,92 @@
+"""Building a shard set: lock ROOT, resolve the plan, run the missing tasks in this process or on Ray, finish."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from ..shards.finish import Finished, begin_changes, finalise, is_finished
+from ..shards.names import DATASET_JSON
+from ..shards.plan import PlanError, write_plan
+from ..store.local import NO_LOCKS, RootBusyError, lock_root, remove_temporaries
+from .clear import clear
+from .options import BuildOptions, RunSettings
+from .ray_runner import run_on_ray
+from .report import BuildError, BuildReport, OnMessage, OnProgress, Tally, write_log
+from .resolve import resolve
+from .serial import run_serial
+from .space import check_space, used_bytes
+from .tasks import TaskList, missing_views
+
+
+def build(options: BuildOptions, run: RunSettings, *, on_progress: OnProgress, on_message: OnMessage) -> BuildReport:
+    """Build or resume a shard set.
+
+    Raises SourceError, BuildError, ParserError (exit code 1), PlanError (2) and KeyboardInterrupt (130).
+    """
+    start = time.perf_counter()
+    if run.workers == 0 and run.ray_address is not None:
+        raise PlanError("--workers 0 builds in this process; leave --ray-address out")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        with lock_root(options.out) as held:
+            if not held:
+                on_message(NO_LOCKS.format(folder=options.out))
+            return _build_locked(options, run, on_progress, on_message, start)
+    except RootBusyError as error:
+        raise BuildError(str(error)) from None
+    except OSError as error:
+        where = error.filename or options.out
+        raise BuildError(f"cannot write {where}: {error.strerror or error}") from error
+
+
+def _build_locked(
+    options: BuildOptions,
+    run: RunSettings,
+    on_progress: OnProgress,
+    on_message: OnMessage,
+    start: float,
+) -> BuildReport:
+    intake = resolve(options)
+    for warning in intake.walk.warnings:
+        on_message(f"warning: {warning}")
+    for reason, count in sorted(intake.walk.unused.items()):
+        on_message(f"left out: {count} files ({reason})")
+    plan = intake.plan
+    rows_per_shard = plan.shard_sizes()
+    if options.overwrite:  # once it is known that there is something to put in its place, and room for it
+        missing = {shard: set(plan.views) for shard in plan.shards}
+        check_space(options.out, plan, rows_per_shard, missing, freed=used_bytes(options.out))
+        clear(options.out)
+    else:
+        missing = {shard: missing_views(options.out, shard, plan.views) for shard in plan.shards}
+        missing = {shard: views for shard, views in missing.items() if views}
+        check_space(options.out, plan, {shard: rows_per_shard[shard] for shard in missing}, missing)
+    remove_temporaries(options.out)  # not in a folder that `resolve` refuses: there they are somebody else's
+    report = BuildReport(finished=Finished(num_samples=0, num_dropped=0, num_bytes=0), num_planned=plan.rows.num_rows)
+    complete = not (intake.is_new or missing) and is_finished(options.out, plan)
+    if not complete:
+        begin_changes(options.out)
+        write_plan(options.out, plan)  # on resume the same bytes again, in place of ones that were damaged or edited
+    if missing:
+        tasks = TaskList(root=options.out, source_root=intake.walk.root, plan=plan, missing=missing, tools=intake.tools)
+        tally = Tally(tasks, report, on_progress)
+        if run.workers == 0:
+            run_serial(tasks, tally)
+        else:
+            run_on_ray(tasks, tally, run, on_message=on_message)
+    remove_temporaries(options.out)  # of workers that a killed driver left running
+    report.finished = _describe(options.out) if complete else finalise(options.out, plan)
+    report.seconds = time.perf_counter() - start
+    write_log(options.out, report)
+    return report
+
+
+def _describe(root: Path) -> Finished:
+    document = json.loads((root / DATASET_JSON).read_bytes())
+    return Finished(
+        num_samples=document["counts"]["samples"],
+        num_dropped=document["counts"]["dropped"],
+        num_bytes=sum(sum(shard["bytes"].values()) for shard in document["shards"]),
+    )

@@ -1,0 +1,1 @@
+"""A shard set in the forms that other programs read."""

@@ -1,0 +1,1 @@
+"""How the shipped bisenet-lite was trained."""

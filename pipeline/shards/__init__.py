@@ -1,0 +1,1 @@
+"""The format of a shard set on disk: plan, columns, tables, sums, and their verification."""

@@ -1,0 +1,232 @@
+"""The one way a file of ours comes into being: unique temporary name, fsync, rename, fsync of the folder.
+
+Also the lock that keeps a second process off a folder. A ROOT's correctness never rests on it: commits are idempotent.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+TEMPORARY_PREFIX = ".tmp-"
+LOG = ".log"  # the folder of the lock and of what is outside a folder's identity
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+PAUSE_S = 20.0  # seconds that a kill test has to strike
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: byte count and both checksums (hex)."""
+
+    num_bytes: int
+    sha256: str
+    xxh3_128: str
+
+
+class AtomicFile:
+    """A binary file that appears under its name only when `commit` has returned; hashes are taken while writing.
+
+    durable=False leaves out both fsyncs, for what can be made again and is checked by its readers: thousands of small
+    files would wait for the disk at each. An OSError names the file that was to be, not the temporary one.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        self.path = path
+        self.temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+        self._durable = durable
+        with self._errors_of_path():
+            self._file: IO[bytes] | None = self.temporary.open("xb")
+        self._sha256 = hashlib.sha256()
+        self._xxh3 = xxhash.xxh3_128()
+        self._num_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        assert self._file is not None
+        with self._errors_of_path():
+            self._file.write(data)
+        self._sha256.update(data)
+        self._xxh3.update(data)
+        self._num_bytes += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._num_bytes
+
+    def sync(self) -> None:
+        """Flush and fsync the temporary file."""
+        assert self._file is not None
+        with self._errors_of_path():
+            self._file.flush()
+            if self._durable:
+                os.fsync(self._file.fileno())
+
+    def commit(self) -> Written:
+        """fsync, rename into place, fsync the folder."""
+        self.sync()
+        assert self._file is not None
+        with self._errors_of_path():
+            self._file.close()
+            self._file = None
+            checkpoint("before-rename", self.path)
+            self.temporary.replace(self.path)
+            if self._durable:
+                sync_folder(self.path.parent)
+        checkpoint("after-rename", self.path)
+        return Written(self._num_bytes, self._sha256.hexdigest(), self._xxh3.hexdigest())
+
+    def discard(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what a full disk kept from being written is not wanted any more
+                self._file.close()
+            self._file = None
+        self.temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors_of_path(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()  # after a commit there is nothing left to discard
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> Written:
+    """Atomically create or replace `path`."""
+    with AtomicFile(path, durable=durable) as file:
+        file.write(data)
+        return file.commit()
+
+
+def write_json(path: Path, document: Any) -> Written:
+    """One canonical rendering: sorted keys, no spaces, UTF-8, final newline."""
+    return write_bytes(path, canonical_json(document) + b"\n")
+
+
+def write_readable_json(path: Path, document: Any) -> Written:
+    """For people to read: sorted keys, two-space indent, ASCII, final newline."""
+    return write_bytes(path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+
+
+def write_parquet(path: Path, table: pa.Table, *, compression: str = "zstd") -> Written:
+    """Equal tables give equal bytes with one version of pyarrow."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression=compression)
+    return write_bytes(path, buffer.getvalue().to_pybytes())
+
+
+def canonical_json(document: Any) -> bytes:
+    return json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Atomically make `path` a second name of the file `source`; a copy on a file system without links."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    try:
+        os.link(source, temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        write_bytes(path, source.read_bytes())
+    finally:
+        temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are links to one file already
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(root: Path) -> None:
+    """Delete what killed writers left behind in a ROOT; called under the lock."""
+    for folder in (root, *(path for path in root.iterdir() if path.is_dir())):
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if not path.is_dir():  # no writer makes one
+                path.unlink(missing_ok=True)
+
+
+class RootBusyError(RuntimeError):
+    """Another process holds the folder; the text names it."""
+
+
+NO_LOCKS = "warning: {folder} is on a file system without locks; nothing keeps a second process from writing there"
+
+
+@contextmanager
+def lock_root(root: Path, *, doing: str = "built") -> Iterator[bool]:
+    """Hold ROOT for one builder (a training's RUN: doing="trained"). The kernel drops the lock with the process, so one
+    that was killed blocks nobody. Yields False where the file system has no locks (NFS without a lock service)."""
+    log = root / LOG
+    log.mkdir(parents=True, exist_ok=True)
+    with (log / "lock").open("a+") as file:
+        held = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # EACCES: what NFS may say of a lock that is taken
+            file.seek(0)
+            holder = file.read().strip() or "an unknown process"
+            raise RootBusyError(f"{root} is being {doing} by {holder}; wait for it to end, or stop it") from None
+        except OSError:
+            held = False
+        file.seek(0)
+        file.truncate()
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield held
+
+
+def checkpoint(name: str, path: Path) -> None:
+    """A named moment of a commit, where the kill tests strike.
+
+    BMRL_PAUSE_AT=name:substring of the path:MARKER lets the first process that comes here create MARKER with its pid in
+    it and wait to be killed, or for MARKER to become empty; unset, as always outside tests, this does nothing.
+    """
+    spec = os.environ.get("BMRL_PAUSE_AT")
+    if not spec:
+        return
+    wanted, part, marker = spec.split(":", 2)
+    if wanted == name and part in path.as_posix():
+        try:
+            with Path(marker).open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            return  # somebody was here
+        end = time.monotonic() + PAUSE_S
+        while Path(marker).stat().st_size and time.monotonic() < end:
+            time.sleep(0.02)

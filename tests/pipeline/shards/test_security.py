@@ -1,0 +1,207 @@
+"""A shard set, a YAML file or a URL of a stranger runs nothing and reads nothing outside its folder."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import xxhash
+from click.testing import Result
+
+from bmrl.cli.prep import main as prep
+from bmrl.cli.train import main as train
+from bmrl.pipeline.shards.verify import verify
+from bmrl.pipeline.shardset import ShardSet, ShardSetError
+
+PACKAGES = ("pipeline", "model", "cli", "manifests")
+SOURCES = [path for name in PACKAGES for path in (Path(__file__).parents[3] / name).rglob("*.py")]
+Invoke = Callable[..., Result]
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Every call with its dotted name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def keywords(call: ast.Call) -> dict[str, str]:
+    return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg}
+
+
+def test_no_pickle_shell_or_unsafe_yaml_in_the_code() -> None:
+    assert len(SOURCES) > 60
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        imported = {
+            alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+        }
+        imported |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not imported & {"cloudpickle", "dill", "joblib", "shelve", "marshal"}, path
+        for name, call in calls(tree):
+            given = keywords(call)
+            assert not name.startswith("pickle."), path  # its error class may be caught
+            assert name not in ("eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"), (path, name)
+            assert given.get("shell", "False") == "False", (path, name)
+            assert given.get("allow_pickle", "False") == "False", (path, name)
+            if name == "torch.load":
+                assert given.get("weights_only") == "True", path
+            if name == "np.load":
+                assert given.get("allow_pickle") == "False", path
+
+
+def seal(root: Path, name: str, tar: bytes) -> None:
+    """Put a tar in the place of one and make sidecar and SHA256SUMS agree with it, as a stranger would."""
+    (root / f"{name}.tar").write_bytes(tar)
+    sidecar = json.loads((root / f"{name}.json").read_text())
+    sidecar |= {
+        "bytes": len(tar),
+        "sha256": hashlib.sha256(tar).hexdigest(),
+        "xxh3_128": xxhash.xxh3_128(tar).hexdigest(),
+    }
+    (root / f"{name}.json").write_text(json.dumps(sidecar))
+    reseal(root)
+
+
+def reseal(root: Path) -> None:
+    names = [line.split("  ")[1] for line in (root / "SHA256SUMS").read_text().splitlines()]
+    lines = [f"{hashlib.sha256((root / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (root / "SHA256SUMS").write_text("".join(lines))
+
+
+def symbolic_link(member: tarfile.TarInfo) -> None:
+    member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
+
+
+def hard_link(member: tarfile.TarInfo) -> None:
+    member.type, member.linkname, member.size = tarfile.LNKTYPE, "other", 0
+
+
+def device(member: tarfile.TarInfo) -> None:
+    member.type, member.size = tarfile.CHRTYPE, 0
+
+
+def absolute(member: tarfile.TarInfo) -> None:
+    member.name = "/tmp/" + member.name
+
+
+def parent(member: tarfile.TarInfo) -> None:
+    member.name = "../" + member.name
+
+
+def fewer(member: tarfile.TarInfo) -> None:
+    member.size = -1
+
+
+def other_name(member: tarfile.TarInfo) -> None:
+    member.name = "Upper case." + member.name.split(".", 1)[1]
+
+
+def pickle_suffix(member: tarfile.TarInfo) -> None:
+    member.name = member.name.split(".")[0] + ".pkl"
+
+
+@pytest.mark.parametrize(
+    "change", [symbolic_link, hard_link, device, absolute, parent, other_name, pickle_suffix, fewer]
+)
+@pytest.mark.parametrize("view", ["image", "text"])
+def test_odd_members_are_found(view: str, change: Callable[[tarfile.TarInfo], None], small_copy: Path) -> None:
+    name = f"{view}/000001"
+    buffer = io.BytesIO()
+    with tarfile.open(small_copy / f"{name}.tar") as old, tarfile.open(fileobj=buffer, mode="w") as new:
+        for number, member in enumerate(old.getmembers()):
+            data = old.extractfile(member)
+            if number == 1:
+                change(member)
+            if member.size >= 0:
+                new.addfile(member, data if member.size else None)
+    seal(small_copy, name, buffer.getvalue())
+    assert {damage.path for damage in verify(small_copy, deep=True)} == {f"{name}.tar"}
+
+
+def test_a_member_larger_than_it_should_be(small_copy: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(small_copy / "edge/000001.tar") as old, tarfile.open(fileobj=buffer, mode="w") as new:
+        for number, member in enumerate(old.getmembers()):
+            data = old.extractfile(member)
+            assert data is not None
+            content = data.read() + bytes(2**20 if number == 1 else 0)
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    seal(small_copy, "edge/000001", buffer.getvalue())
+    assert {damage.path for damage in verify(small_copy, deep=True)} == {"edge/000001.tar"}
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "x", ""])
+def test_shards_and_views_of_other_names_are_refused(name: str, small_copy: Path) -> None:
+    document = json.loads((small_copy / "dataset.json").read_text())
+    for change in ("shard", "view"):
+        changed = json.loads(json.dumps(document))
+        if change == "shard":
+            changed["shards"][0]["name"] = name
+        else:
+            changed["views"][name] = {**changed["views"]["edge"], "name": name}
+        (small_copy / "dataset.json").write_text(json.dumps(changed))
+        reseal(small_copy)
+        with pytest.raises(ShardSetError, match="not a name"):
+            ShardSet.open(small_copy)
+
+
+@pytest.mark.parametrize("field", ["views", "shards", "classes", "generators", "prompts", "counts", "name", "plan_id"])
+def test_a_document_without_a_field_is_refused(field: str, small_copy: Path) -> None:
+    document = json.loads((small_copy / "dataset.json").read_text())
+    del document[field]
+    (small_copy / "dataset.json").write_text(json.dumps(document))
+    reseal(small_copy)
+    with pytest.raises(ShardSetError, match=f"dataset.json has no '{field}'"):
+        ShardSet.open(small_copy)
+
+
+@pytest.mark.parametrize("column", ["key", "generator", "shard", "licence"])
+def test_an_index_without_a_column_is_refused(column: str, small_copy: Path) -> None:
+    file = small_copy / "index.parquet"
+    pq.write_table(pq.read_table(file).drop_columns([column]), file)
+    reseal(small_copy)
+    with pytest.raises(ShardSetError, match=f"index.parquet has no column '{column}'"):
+        ShardSet.open(small_copy)
+
+
+RUNS = "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [{marker}]]\n"
+
+
+def test_yaml_runs_nothing(invoke: Invoke, small_source: Path, small_root: Path, tmp_path: Path) -> None:
+    marker, file = tmp_path / "ran", tmp_path / "evil.yaml"
+    file.write_text(RUNS.format(marker=marker))
+    build = ("build", "--dataset", "folder", "--root", small_source, "--out", tmp_path / "out", "--views", "image")
+    for command, arguments in (
+        (prep, (*build, "--generators", file)),
+        (train, ("--shards", small_root, "--out", tmp_path / "run", "--protocol", file)),
+        (train, ("--shards", small_root, "--out", tmp_path / "run", "--config", file)),
+    ):
+        result = invoke(command, *arguments)
+        assert result.exit_code in (1, 2), result.output
+        assert "error: " in result.stderr.lower()
+    assert not marker.exists()
+
+
+def test_no_pipe_and_no_url(invoke: Invoke, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    for address in (f"pipe:touch {marker}", f"pipe:touch${{IFS}}{marker}", "file:///etc", "https://example.org/shards"):
+        for command, arguments in (
+            (prep, ("build", "--dataset", "folder", "--root", address, "--out", tmp_path / "out")),
+            (prep, ("build", "--dataset", "manifest", "--root", address, "--out", tmp_path / "out")),
+            (prep, ("verify", address)),
+            (prep, ("info", address)),
+            (train, ("--shards", address, "--out", tmp_path / "run")),
+        ):
+            result = invoke(command, *arguments)
+            assert result.exit_code == 1, result.output
+            assert "does not exist" in result.stderr
+    assert not marker.exists()
