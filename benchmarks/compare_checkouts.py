@@ -119,38 +119,39 @@ class Bench:
 
 
 def compare_shards(bench: Bench) -> Iterator[Comparison]:
-    pairs = []
-    if bench.options.shards_a and bench.options.shards_b:
-        pairs.append(("given shard sets", bench.options.shards_a, bench.options.shards_b))
-    else:
-        for codec in CODECS:
-            pairs.append((f"demo, {codec}", bench.root(bench.a, codec), bench.root(bench.b, codec)))
-            if folder := bench.options.folder:
-                roots = (bench.root(one, codec, folder) for one in (bench.a, bench.b))
-                pairs.append((f"folder, {codec}", *roots))
-    for what, first, second in pairs:
-        sums = [dict(reversed(line.split("  ", 1)) for line in _sums(root).splitlines()) for root in (first, second)]
-        differences = list(diff_json(*sums, closed=True))
-        if not differences and _sums(first) != _sums(second):
+    for what, roots in _shard_pairs(bench):
+        first, second = (read_sums(root) for root in roots)
+        differences = list(diff_json(first, second, closed=True))
+        if not differences and list(first) != list(second):
             differences.append("SHA256SUMS: the same lines in another order")
-        yield Comparison(part="shards", what=what, size=f"{len(sums[0])} files", differences=differences)
+        yield Comparison(part="shards", what=what, size=f"{len(first)} files", differences=differences)
+
+
+def _shard_pairs(bench: Bench) -> Iterator[tuple[str, tuple[Path, Path]]]:
+    if bench.options.shards_a:
+        yield "given shard sets", (bench.options.shards_a, bench.options.shards_b)
+        return
+    for codec in CODECS:
+        yield f"demo, {codec}", (bench.root(bench.a, codec), bench.root(bench.b, codec))
+        if folder := bench.options.folder:
+            yield f"folder, {codec}", (bench.root(bench.a, codec, folder), bench.root(bench.b, codec, folder))
 
 
 def compare_trainings(bench: Bench) -> Iterator[Comparison]:
     for preset, semantics in bench.variants():
         first, second = bench.both(lambda one, p=preset, s=semantics: bench.trained(one, p, s))  # type: ignore[misc]
         label = f"{preset}, {semantics}"
-        metrics = [_metrics(run) for run in (first, second)]
-        steps = sum("step" in line for line in metrics[0])
-        yield Comparison(part="train", what=f"{label}: metrics.jsonl", size=f"{steps} steps, {len(metrics[0])} lines",
-                         differences=list(diff_json(*metrics, closed=True)))  # fmt: skip
+        old, new = _metrics(first), _metrics(second)
+        steps = sum("step" in line for line in old)
+        yield Comparison(part="train", what=f"{label}: metrics.jsonl", size=f"{steps} steps, {len(old)} lines",
+                         differences=list(diff_json(old, new, closed=True)))  # fmt: skip
         for name in ("last.safetensors", "best.safetensors"):
             size, differences = diff_weights(first / name, second / name)
             yield Comparison(part="train", what=f"{label}: {name}", size=size, differences=differences)
         for name in ("config.json", "calibration.json"):
-            documents = [json.loads((run / name).read_text()) for run in (first, second)]
-            yield Comparison(part="train", what=f"{label}: {name}", size=f"{_leaves(documents[0])} values",
-                             differences=list(diff_json(*documents)))  # fmt: skip
+            old, new = (json.loads((run / name).read_text()) for run in (first, second))
+            yield Comparison(part="train", what=f"{label}: {name}", size=f"{_leaves(old)} values",
+                             differences=list(diff_json(old, new)))  # fmt: skip
 
 
 def compare_evaluations(bench: Bench) -> Iterator[Comparison]:
@@ -226,7 +227,7 @@ def diff_json(old: Any, new: Any, path: str = "", *, closed: bool = False) -> It
                 yield from diff_json(old[key], new[key], where, closed=closed)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for i, pair in enumerate(zip(old, new, strict=True)):
-            yield from diff_json(*pair, f"{path}[{i}]", closed=closed)
+            yield from diff_json(pair[0], pair[1], f"{path}[{i}]", closed=closed)
     elif json.dumps(old) != json.dumps(
         new
     ):  # floats are written so that they come back bit for bit; 1 is not 1.0 or true
@@ -258,8 +259,10 @@ def _texts(part: str, what: str, old: str, new: str) -> Comparison:
                       differences=[line[:200] for line in lines if not line.startswith(("---", "+++", "@@"))])  # fmt: skip
 
 
-def _sums(root: Path) -> str:
-    return (root / "SHA256SUMS").read_text()
+def read_sums(root: Path) -> dict[str, str]:
+    """Relative path -> sha256, in the order of SHA256SUMS."""
+    pairs = (line.split("  ", 1) for line in (root / "SHA256SUMS").read_text().splitlines())
+    return {path: sha256 for sha256, path in pairs}
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
