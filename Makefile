@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The variable silences what the theme prints about its successor (docs/decisions/project.md).
+DOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow lint docs format clean
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +34,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(DOCS)
+
+# The documentation as a site. A link, a name of the reference or a page of the menu that does not exist is an error.
+docs: $(STAMP)
+	$(DOCS)
+	@echo "site: build/site/index.html"
 
 format: $(STAMP)
 	$(BIN)/ruff format .
