@@ -11,19 +11,18 @@ import click
 from tqdm import tqdm
 
 from .exits import FAILED, WRONG_USE, Command, sentences, stop
-from .options import Share
+from .options import PATH, Share
 from .process import share_cores
 
-_PATH = click.Path(path_type=Path)
 CAVEAT = "probabilities under the run's closed list of sources; no evidence by themselves"
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bmrl")
-@click.argument("run", type=_PATH)
-@click.argument("images", type=_PATH, nargs=-1, required=True)
+@click.argument("run", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--threshold", type=Share(), help="Below this max softmax the source is called unknown.")
-@click.option("--heatmap", type=_PATH, metavar="DIR", help="Not in this version.")
+@click.option("--heatmap", type=PATH, metavar="DIR", help="Not in this version.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--device", help="cuda or cpu (default: cuda where there is one).")
 def main(

@@ -8,16 +8,14 @@ from pathlib import Path
 import click
 
 from .exits import Command, say, sentences
-from .options import Share
+from .options import PATH, Share
 from .process import keep_freed_memory, share_cores
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bmrl")
-@click.argument("run", type=_PATH)
-@click.option("--shards", required=True, type=_PATH, help="ROOT of a shard set.")
+@click.argument("run", type=PATH)
+@click.option("--shards", required=True, type=PATH, help="ROOT of a shard set.")
 @click.option("--protocol", help="Seen and unseen sources (default: the run's own).")
 @click.option(
     "--threshold",
@@ -26,7 +24,7 @@ _PATH = click.Path(path_type=Path)
     multiple=True,
     help="Reject below this max softmax (default: 0.7 and 0.9).",
 )
-@click.option("--out", type=_PATH, help="Folder for result.json and report.html (default: RUN/eval).")
+@click.option("--out", type=PATH, help="Folder for result.json and report.html (default: RUN/eval).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result document instead of the table.")
 @click.option("--device", help="cuda or cpu (default: cuda where there is one).")
 def main(

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,12 +25,25 @@ class Command(click.Command):
             return super().invoke(ctx)
 
 
-class Group(click.Group):
-    """As Command, for a group of them."""
+class LazyGroup(click.Group):
+    """As Command, for a group of them: the command NAME is the function NAME of the module NAME in `package`."""
+
+    def __init__(self, *arguments: Any, package: str, names: tuple[str, ...], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._package, self._names = package, names
 
     def invoke(self, ctx: click.Context) -> Any:
         with _interruptible():
             return super().invoke(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._names:
+            return None
+        command: click.Command = getattr(import_module(f".{cmd_name}", self._package), cmd_name)
+        return command
 
 
 @contextmanager

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
+
+PATH = click.Path(path_type=Path)
 
 
 class Share(click.FloatRange):
@@ -19,3 +22,8 @@ class Share(click.FloatRange):
         if math.isnan(found):
             self.fail(f"{value!r} is no number from 0 to 1", param, ctx)
         return found + 0.0  # -0 is 0
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """What is written as a,b,c; None where nothing was given."""
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text is not None else None

@@ -8,15 +8,14 @@ from typing import Any
 import click
 
 from .exits import INTERRUPTED, Command, say, sentences, stop
+from .options import PATH
 from .process import keep_freed_memory, share_cores
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bmrl")
-@click.option("--shards", required=True, type=_PATH, help="ROOT of a shard set.")
-@click.option("--out", required=True, type=_PATH, help="RUN, the folder of the run.")
+@click.option("--shards", required=True, type=PATH, help="ROOT of a shard set.")
+@click.option("--out", required=True, type=PATH, help="RUN, the folder of the run.")
 @click.option("--attributor", default="bmrl", show_default=True)
 @click.option("--protocol", help="Which sources are classes (default: every generator present).")
 @click.option("--preset", default="small", show_default=True, help="Sizes and optimiser: paper, small or demo.")

@@ -1,0 +1,29 @@
+"""`bmrl-prep head`: the first samples, as text or as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..exits import sentences
+from ..options import PATH
+
+
+@click.command()
+@click.argument("root", type=PATH)
+@click.option("-n", "count", type=click.IntRange(min=1), default=5, show_default=True, help="Samples to show.")
+@click.option("--grid", type=PATH, metavar="FILE.png", help="Write all views of the samples side by side.")
+def head(root: Path, count: int, grid: Path | None) -> None:
+    """Show the first samples of a shard set; with --grid as a picture, one sample of every source first."""
+    from ...pipeline.describe.preview import GridError, describe_rows, write_grid
+    from ...pipeline.shards.tars import DamagedShardError
+    from ...pipeline.shardset import ShardSet, ShardSetError
+
+    with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(GridError,)):
+        shard_set = ShardSet.open(root)
+        if grid is None:
+            click.echo(describe_rows(shard_set, count))
+        else:
+            write_grid(shard_set, count, grid)
+            click.echo(str(grid))
