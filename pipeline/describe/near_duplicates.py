@@ -19,7 +19,7 @@ from ..shardset import ShardSet
 from ..sources.rows import SPLITS
 
 # Of 2.6 million pairs of distinct photographs and StyleGAN faces none came within 4 bits, 2 within 6 and 142 within 10,
-# while 98.7 % of copies changed by JPEG, resizing, brightness or contrast did (docs/decisions.md).
+# while 98.7 % of copies changed by JPEG, resizing, brightness or contrast did (docs/decisions/build.md).
 MAX_BITS = 4
 MAX_IMAGES = 20_000
 MAX_LISTED = 20  # pairs
