@@ -138,6 +138,7 @@ def _shard_pairs(bench: Bench) -> Iterator[tuple[str, tuple[Path, Path]]]:
 
 
 def compare_trainings(bench: Bench) -> Iterator[Comparison]:
+    bench.root(bench.a)  # built before two processes ask for it
     for preset, semantics in bench.variants():
         first, second = bench.both(lambda one, p=preset, s=semantics: bench.trained(one, p, s))  # type: ignore[misc]
         label = f"{preset}, {semantics}"
