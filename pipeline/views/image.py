@@ -19,6 +19,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .codec import NPY, PNG
 from .errors import UnreadableImageError
+from .jpeg import is_cut
 from .probe import probe_jpeg
 from .view import Computed, Params, Picture, Sample, View
 
@@ -78,6 +79,10 @@ def read_source(data: bytes, params: ImageParams | None = None) -> Source:
                 rgb = _decode_whole_jpeg(data, image.size) if is_plain else None
                 if rgb is None:
                     rgb = _to_rgb(ImageOps.exif_transpose(image) if is_turned else image)
+                if image_format == "JPEG" and is_cut(data, _to_rgb(image) if is_turned else rgb, _decode_with_pillow):
+                    raise UnreadableImageError(
+                        "cannot be decoded: the JPEG was cut short, its end marker stands where blocks are missing"
+                    )
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -143,6 +148,12 @@ def _decode_whole_jpeg(data: bytes, size: tuple[int, int]) -> RGB | None:
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     rgb = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     return np.asarray(rgb) if rgb is not None and rgb.shape[:2] == size[::-1] else None
+
+
+def _decode_with_pillow(data: bytes) -> RGB:
+    """The pixels of a JPEG as they are stored; OpenCV would print libjpeg's warnings where Pillow says nothing."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> RGB:

@@ -25,18 +25,16 @@ from torch.nn import functional as F
 from ...demo.faces import IDENTITY_RANGES
 from ...store.local import write_bytes
 from ...views.bisenet import BiSeNet
-from ..orders import CLASSES, NUM_CLASSES, Labels
+from ..orders import NUM_CLASSES, Labels
 from ..shipped import TrainingRecord, save_weights
 from .augmentation import IGNORE, RGB, Augmentation
 from .celebamask import Photograph, find_photographs, split_held_out
 from .drawn import draw_for_training
+from .pictures import Pictures
 from .scores import confusion, summarize
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-
-
-RARE = tuple(CLASSES.index(name) for name in ("eye_g", "ear_r", "neck_l", "hat"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,24 +71,6 @@ class TrainingParams:
         rise = min(1.0, (step + 1) / self.warmup_steps)
         fall = min(1.0, (self.steps - step) / max(1, self.decay_steps))
         return self.learning_rate * rise * fall
-
-
-class Pictures:
-    """Photographs and drawn faces, decoded once and kept while there are at most `keep`."""
-
-    def __init__(self, photographs: list[Photograph], drawn: list[tuple[RGB, Labels]], *, keep: int = 2000) -> None:
-        self.photographs, self.drawn = photographs, drawn
-        self._kept: dict[str, tuple[RGB, Labels]] | None = {} if len(photographs) <= keep else None
-        present = [np.unique(self.photograph(i)[1]) for i in range(len(photographs))]
-        self.rare = [[i for i, ids in enumerate(present) if rare in ids] for rare in RARE]  # photographs with each
-
-    def photograph(self, index: int) -> tuple[RGB, Labels]:
-        photo = self.photographs[index % len(self.photographs)]
-        if self._kept is None:
-            return photo.read()
-        if photo.stem not in self._kept:
-            self._kept[photo.stem] = photo.read()
-        return self._kept[photo.stem]
 
 
 def make_batch(pictures: Pictures, params: TrainingParams, *, step: int) -> tuple[Tensor, Tensor]:

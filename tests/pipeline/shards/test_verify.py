@@ -19,6 +19,7 @@ from bmrl.cli.prep import main
 from bmrl.pipeline.parsers.choice import ParserChoice
 from bmrl.pipeline.parsers.errors import ParserError
 from bmrl.pipeline.shards.verify import Damage, verify
+from bmrl.pipeline.views.parsing import LabelTool
 
 
 def flip(path: Path, offset: int = -5000) -> None:
@@ -108,6 +109,20 @@ def test_weights_that_cannot_be_had_end_in_a_sentence(
     result = invoke(main, "verify", shards, "--deep", "--root", faces)
     assert result.exit_code == 1
     assert result.stderr == "error: the weights cannot be had\n"
+
+
+def test_the_parser_is_loaded_once(shards: Path, faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    whole = ParserChoice.open
+
+    def counted(self: ParserChoice) -> LabelTool:
+        opened.append(self.spec.name)
+        return whole(self)
+
+    monkeypatch.setattr(ParserChoice, "open", counted)
+    assert len(list((shards / "image").glob("*.tar"))) > 3
+    assert verify(shards, deep=True, source_root=faces) == []
+    assert opened == ["bisenet-lite"]
 
 
 def test_a_root_of_sources_that_is_not_there_is_no_damage(
