@@ -40,7 +40,6 @@ def main(
     share_cores()
     keep_freed_memory()
     from ..model.errors import RunError, WrongUseError
-    from ..model.evaluation.evaluate import THRESHOLDS
     from ..model.report.text import render_text
     from ..model.runs import evaluate
     from ..pipeline.loading.reader import DamagedShardError
@@ -53,7 +52,7 @@ def main(
             run,
             shards,
             protocol=protocol,
-            thresholds=thresholds or THRESHOLDS,
+            thresholds=thresholds or None,
             out=out,
             device=device,
             track=tracked,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from .exits import raise_if_interrupted
 
 if TYPE_CHECKING:
-    from ..model.training.trainer import Step
+    from ..model.runs import Step
     from ..pipeline.build.report import Progress
 
 

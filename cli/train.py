@@ -43,9 +43,8 @@ def main(
     """Train an attributor on a shard set."""
     share_cores()
     keep_freed_memory()
-    from ..model.errors import RunError, StoppedError, TrainingError, WrongUseError
+    from ..model.errors import RunError, StoppedError, TrainingError, WorldError, WrongUseError
     from ..model.runs import train
-    from ..model.training.distributed import WorldError
     from ..pipeline.loading.reader import DamagedShardError
     from ..pipeline.shardset import ShardSetError
     from .progress import TrainingBar

@@ -13,5 +13,9 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the text says why and the next step (exit code 1)."""
 
 
+class WorldError(RuntimeError):
+    """Processes that train together cannot go on; the text says the next step (exit code 1)."""
+
+
 class StoppedError(RuntimeError):
     """A training that a signal ended between two steps; its state is saved (exit code 130)."""

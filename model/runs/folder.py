@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from ...pipeline.store.local import write_readable_json
 from ..attributor import Attributor, LabelSpace
 from ..config import RunConfig, config_to_json
 from ..errors import RunError
 from ..resolve import config_from_json, from_config
-from ..training.checkpoint import load_weights, read_json, write_json
+from ..training.checkpoint import load_weights, read_json
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +44,7 @@ def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:
         "data": run.data,
         "versions": versions,
     }
-    write_json(folder / "config.json", document)
+    write_readable_json(folder / "config.json", document)
 
 
 def read_run(folder: Path) -> Run:

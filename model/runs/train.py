@@ -15,6 +15,7 @@ import torch
 from ...pipeline.loading.device_loader import DeviceLoader
 from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
+from ...pipeline.store.local import write_readable_json
 from ..attributor import Attributor, LabelSpace
 from ..config import RunConfig, full_key
 from ..errors import RunError, StoppedError, TrainingError, WrongUseError
@@ -22,7 +23,7 @@ from ..evaluation.calibration import fit_temperature, threshold_for_acceptance
 from ..evaluation.predictions import collect
 from ..layers.blocks import compile_blocks, use_channels_last
 from ..resolve import from_config, resolve_config
-from ..training.checkpoint import load_weights, write_json
+from ..training.checkpoint import load_weights
 from ..training.distributed import World, any_of, join, leave
 from ..training.trainer import BatchLoader, Step, Trainer, writing
 from .claim import hold, prepare
@@ -232,4 +233,4 @@ def _calibrate(model: Attributor, out: Path, validation: Iterable[dict[str, Any]
         "n": len(found.labels),
     }
     with writing(out):
-        write_json(out / "calibration.json", document)
+        write_readable_json(out / "calibration.json", document)

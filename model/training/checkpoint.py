@@ -6,9 +6,7 @@ which pair counts. last.safetensors is a link to the weights of that pair, a cop
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,39 +15,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from ...pipeline.store.local import link_or_copy, remove_temporaries, write_bytes, write_readable_json
 from ..attributor import Attributor
 from ..errors import RunError
 
 FOLDER = "checkpoint"
+LAST = "last.safetensors"
 STATE = {"step", "loader", "best_val_nll", "weights", "optimizer"}
-NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Temporary name, fsync, rename, fsync of the folder: what comes later never outlives a power cut without it.
-
-    What a full disk or an interrupt left of it is removed again.
-    """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, document: Any) -> None:
-    write_atomic(path, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -64,7 +36,7 @@ def read_json(path: Path) -> Any:
 
 def save_weights(model: Attributor, path: Path) -> None:
     """safetensors without metadata: equal weights give equal bytes."""
-    write_atomic(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}), hashed=False)
 
 
 def load_weights(model: Attributor, path: Path) -> None:
@@ -100,9 +72,9 @@ class Checkpoints:
         step = int(state["step"])
         weights, moments = self.folder / f"{step:08d}.safetensors", self.folder / f"{step:08d}-optimizer.safetensors"
         save_weights(model, weights)
-        write_atomic(moments, save(_moments(optimizer, names)))
-        write_json(self.run / "state.json", {**state, "weights": weights.name, "optimizer": moments.name})
-        self._link_last(weights)
+        write_bytes(moments, save(_moments(optimizer, names)), hashed=False)
+        write_readable_json(self.run / "state.json", {**state, "weights": weights.name, "optimizer": moments.name})
+        link_or_copy(weights, self.run / LAST)
         for old in self.folder.glob("*.safetensors"):
             if old.name not in (weights.name, moments.name):
                 old.unlink()
@@ -123,25 +95,11 @@ class Checkpoints:
 
     def relink(self, state: Mapping[str, Any]) -> None:
         """last.safetensors is of that state: a crash may have come between state.json and the link."""
-        self._link_last(self.folder / state["weights"])
+        link_or_copy(self.folder / state["weights"], self.run / LAST)
 
     def sweep(self) -> None:
         """Remove the temporary files of a process that was killed."""
-        for path in (*self.run.glob(".tmp-*"), *self.run.glob("*/.tmp-*")):
-            path.unlink(missing_ok=True)
-
-    def _link_last(self, weights: Path) -> None:
-        temporary = self.run / f".tmp-{os.getpid()}-last.safetensors"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(weights, temporary)
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            write_atomic(self.run / "last.safetensors", weights.read_bytes())
-            return
-        temporary.replace(self.run / "last.safetensors")
-        temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are links to one file already
+        remove_temporaries(self.run)
 
 
 def _moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, torch.Tensor]:

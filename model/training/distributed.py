@@ -21,12 +21,10 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 from torch import Tensor
 
+from ..errors import WorldError
+
 # The others wait for the one that validates; NCCL's default ends them after 10 minutes.
 VALIDATION = timedelta(hours=6)
-
-
-class WorldError(RuntimeError):
-    """The processes cannot go on together; the text says the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)

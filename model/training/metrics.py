@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from ...pipeline.store.local import write_bytes
 from . import events
-from .checkpoint import write_atomic
 
 NAME = "metrics.jsonl"
 EVENTS = "tensorboard/events.out.tfevents.bmrl"
@@ -47,13 +47,13 @@ def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
         if record is not None and (record["step"] <= step if "step" in record else record["epoch"] < epoch):
             kept.append((line, record))
     if len(kept) < len(lines):
-        write_atomic(run / NAME, b"".join(line for line, _ in kept))
+        write_bytes(run / NAME, b"".join(line for line, _ in kept))
     (run / EVENTS).parent.mkdir(exist_ok=True)
     at, data = 0, [events.header()]
     for _, record in kept:
         at = record.get("step", at)
         data.append(_event(record, at))
-    write_atomic(run / EVENTS, b"".join(data))
+    write_bytes(run / EVENTS, b"".join(data))
     return MetricsLog(run)
 
 

@@ -32,7 +32,7 @@ PAUSE_S = 20.0  # seconds that a kill test has to strike
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: byte count and both checksums (hex)."""
+    """What was written: byte count and both checksums (hex; empty where none were asked for)."""
 
     num_bytes: int
     sha256: str
@@ -43,13 +43,14 @@ class AtomicFile:
     """A binary file that appears under its name only when `commit` has returned; hashes are taken while writing.
 
     durable=False leaves out both fsyncs, for what can be made again and is checked by its readers: thousands of small
-    files would wait for the disk at each. An OSError names the file that was to be, not the temporary one.
+    files would wait for the disk at each. hashed=False takes no checksums, for what nobody will ask them of (gigabytes of
+    weights each few minutes). An OSError names the file that was to be, not the temporary one.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
+    def __init__(self, path: Path, *, durable: bool = True, hashed: bool = True) -> None:
         self.path = path
         self.temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
-        self._durable = durable
+        self._durable, self._hashed = durable, hashed
         with self._errors_of_path():
             self._file: IO[bytes] | None = self.temporary.open("xb")
         self._sha256 = hashlib.sha256()
@@ -60,8 +61,9 @@ class AtomicFile:
         assert self._file is not None
         with self._errors_of_path():
             self._file.write(data)
-        self._sha256.update(data)
-        self._xxh3.update(data)
+        if self._hashed:
+            self._sha256.update(data)
+            self._xxh3.update(data)
         self._num_bytes += len(data)
         return len(data)
 
@@ -88,6 +90,8 @@ class AtomicFile:
             if self._durable:
                 sync_folder(self.path.parent)
         checkpoint("after-rename", self.path)
+        if not self._hashed:
+            return Written(self._num_bytes, "", "")
         return Written(self._num_bytes, self._sha256.hexdigest(), self._xxh3.hexdigest())
 
     def discard(self) -> None:
@@ -113,9 +117,9 @@ class AtomicFile:
         self.discard()  # after a commit there is nothing left to discard
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> Written:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True, hashed: bool = True) -> Written:
     """Atomically create or replace `path`."""
-    with AtomicFile(path, durable=durable) as file:
+    with AtomicFile(path, durable=durable, hashed=hashed) as file:
         file.write(data)
         return file.commit()
 

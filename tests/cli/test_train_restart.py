@@ -421,7 +421,7 @@ def test_a_full_disk_before_and_after_the_steps(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("bmrl.model.training.checkpoint.os.fsync", full)
+        patch.setattr("bmrl.pipeline.store.local.os.fsync", full)
         result = fit(small_root, run, *options)
     assert result.exit_code == 1, result.output
     assert result.stderr.splitlines()[-1] == (

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -17,9 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bmrl.model.training import checkpoint
+from bmrl.model.errors import RunError
 from bmrl.model.training.metrics import MetricsLog
 from bmrl.model.training.trainer import Step, Trainer, TrainingError
+from bmrl.pipeline.store import local
 
 Make = Callable[..., Trainer]
 Read = Callable[[Path], list[dict[str, Any]]]
@@ -239,7 +241,7 @@ def test_a_file_system_without_links_holds_a_copy(make: Make, tmp_path: Path, mo
     def link(*_: Any) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(checkpoint.os, "link", link)
+    monkeypatch.setattr(local.os, "link", link)
     run = tmp_path / "run"
     assert make(run, epochs=1).fit(resume=False, on_step=ignore, on_epoch=ignore)
     assert (run / "last.safetensors").read_bytes() == (run / "checkpoint/00000005.safetensors").read_bytes()
@@ -253,14 +255,15 @@ def test_a_power_cut_never_keeps_state_json_without_what_it_names(
     original, written = os.fsync, []
 
     def record(descriptor: int) -> None:
-        written.append(Path(f"/proc/self/fd/{descriptor}").readlink().name.removeprefix(f".tmp-{os.getpid()}-"))
+        written.append(re.sub(r"^\.tmp-[0-9a-f]+-", "", Path(f"/proc/self/fd/{descriptor}").readlink().name))
         original(descriptor)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", record)
+    monkeypatch.setattr(local.os, "fsync", record)
     assert make(tmp_path / "run", epochs=1, checkpoint_every=9).fit(resume=False, on_step=ignore, on_epoch=ignore)
-    assert written[-6:] == [
+    assert written[-7:] == [
         *("00000005.safetensors", "checkpoint", "00000005-optimizer.safetensors", "checkpoint"),
         *("state.json", "run"),
+        "run",  # the link last.safetensors
     ]
 
 
@@ -268,16 +271,16 @@ def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pyte
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.os, "fsync", interrupt)
+    monkeypatch.setattr(local.os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.write_json(tmp_path / "calibration.json", {})
+        local.write_readable_json(tmp_path / "calibration.json", {})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"step": 5}'])
 def test_a_damaged_state_is_a_sentence(text: str, make: Make, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(checkpoint.RunError, match=r"state\.json is damaged; train again into another --out$"):
+    with pytest.raises(RunError, match=r"state\.json is damaged; train again into another --out$"):
         make(tmp_path).fit(resume=True, on_step=ignore, on_epoch=ignore)
 
 
@@ -315,7 +318,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(descriptor)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(local.os, "fsync", full)
     trainer = make(run)
     said = sentence(trainer)
     assert (
