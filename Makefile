@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@echo "report page: demo/report.html"
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu"

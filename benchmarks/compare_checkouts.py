@@ -150,9 +150,16 @@ def compare_trainings(bench: Bench) -> Iterator[Comparison]:
             size, differences = diff_weights(first / name, second / name)
             yield Comparison(part="train", what=f"{label}: {name}", size=size, differences=differences)
         for name in ("config.json", "calibration.json"):
-            old, new = (json.loads((run / name).read_text()) for run in (first, second))
+            old, new = (_document(run / name) for run in (first, second))
             yield Comparison(part="train", what=f"{label}: {name}", size=f"{_leaves(old)} values",
                              differences=list(diff_json(old, new)))  # fmt: skip
+
+
+def _document(path: Path) -> Any:
+    """A document of a run, but for the commit that it was made with."""
+    document = json.loads(path.read_text())
+    document.get("versions", {}).pop("commit", None)
+    return document
 
 
 def compare_evaluations(bench: Bench) -> Iterator[Comparison]:
