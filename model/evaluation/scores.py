@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
-from sklearn.metrics import f1_score, roc_auc_score
 
 from .predictions import Floats, Labels
 from .softmax import log_odds, max_softmax
@@ -38,6 +37,8 @@ def closed_set(logits: Floats, labels: Labels) -> dict[str, Any]:
     The mean of F1 is over the classes that have rows or are attributed to, as scikit-learn takes it; one without rows
     that is attributed to counts 0.
     """
+    from sklearn.metrics import f1_score  # a training does without scikit-learn
+
     predicted = logits.argmax(axis=1)
     return {
         "accuracy": float((predicted == labels).mean()),
@@ -69,6 +70,8 @@ def rejection(logits: Floats, threshold: float) -> float:
 
 def auroc(seen: Floats, unseen: Floats) -> float:
     """P(score of a seen row > score of an unseen one), ties half."""
+    from sklearn.metrics import roc_auc_score
+
     truth = np.concatenate([np.ones(len(seen)), np.zeros(len(unseen))])
     return float(roc_auc_score(truth, np.concatenate([seen, unseen])))
 

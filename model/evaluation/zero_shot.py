@@ -18,7 +18,6 @@ import torch
 
 from ..attributor import Attributor
 from .case import Case
-from .controls.leaks import level_controls
 from .predictions import Floats, Predictions
 from .question import LEVELS, Question, judge, level_answers
 from .result import Column, Figure, Section, Table
@@ -40,6 +39,8 @@ def zero_shot_section(case: Case) -> Section:
         questions, split = case.centres
         found["centres"] = {"levels": ask(questions, case.seen, case.unseen), "split": split}
     if case.control_rows is not None:
+        from .controls.leaks import level_controls  # scikit-learn, which a training does without
+
         tables = level_controls(*case.control_rows, level_answers(case.sources))
         found |= {way: {"levels": levels} if levels else None for way, levels in tables.items()}
     rows = zero_shot_rows(found)

@@ -81,6 +81,7 @@ def _luma(rgb: npt.NDArray[np.uint8]) -> F32:
 
 
 TRACE_FEATURES = {"log-spectrum": log_spectrum, "SRM co-occurrences": srm_cooccurrences}
+LEAK_CLASSIFIERS = ("nearest centre", "logistic", "1-NN")  # of content features
 CONTENT_FEATURES = {"32x32 thumbnail": thumbnail, "blurred, sigma 4": blurred, "colour means": color_means}
 
 

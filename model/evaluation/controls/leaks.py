@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..question import judge
-from .features import CONTENT_FEATURES, F32, TRACE_FEATURES, Rows
+from .features import CONTENT_FEATURES, F32, LEAK_CLASSIFIERS, TRACE_FEATURES, Rows
 
 
 def linear_probe() -> LogisticRegression:
@@ -33,7 +33,6 @@ CLASSIFIERS = {
     "1-NN": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier(1)),
     "boosted trees": lambda: HistGradientBoostingClassifier(max_iter=60, random_state=0),
 }
-LEAK_CLASSIFIERS = ("nearest centre", "logistic", "1-NN")
 
 
 def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, seed: int = 0) -> dict[str, Any]:

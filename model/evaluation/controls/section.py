@@ -8,12 +8,14 @@ from typing import Any
 from ..case import Case
 from ..result import Column, Figure, Section, Table, percent
 from ..scores import closed_set
-from .leaks import LEAK_CLASSIFIERS, control_tables
+from .features import LEAK_CLASSIFIERS
 
 
 def controls_section(case: Case) -> Section:
     if case.control_rows is None:
         return Section(document={"controls": None})
+    from .leaks import control_tables  # scikit-learn, which a training does without
+
     found = control_tables(*case.control_rows, num_classes=len(case.classes)) | {"rows": dict(case.control_counts)}
     accuracy = closed_set(case.seen.logits, case.seen.labels)["accuracy"]
     return Section(document={"controls": found}, tables=(leak_table(found, accuracy), baseline_table(found)))

@@ -12,6 +12,7 @@ import torch
 
 from bmrl.model.evaluation.controls.features import (
     CONTENT_FEATURES,
+    LEAK_CLASSIFIERS,
     TRACE_FEATURES,
     Rows,
     blurred,
@@ -23,7 +24,6 @@ from bmrl.model.evaluation.controls.features import (
 )
 from bmrl.model.evaluation.controls.leaks import (
     CLASSIFIERS,
-    LEAK_CLASSIFIERS,
     _fit,
     control_tables,
     level_controls,
