@@ -25,6 +25,7 @@ from .work import ShardResult, ShardTask, build_views, build_with_tool, trail_pa
 
 MAX_ATTEMPTS = 3  # of a task whose worker died, the first included
 NODE_DIED = "the Ray node died (out of memory, or killed); what is committed stays, the same command goes on"
+VITAL = ("gcs_server", "raylet")  # processes of a local Ray
 STALL_S = 600.0  # without any task ending before it is said
 
 
@@ -79,7 +80,10 @@ class _Scheduler:
             tally.show()
 
     def _check_node(self) -> None:
-        """Ray itself waits for ever when its node process (raylet) is gone."""
+        """Ray itself waits for ever when its node process (raylet) is gone, and ends this process, with words of its own, a
+        minute after the process that keeps its tables (gcs_server) went."""
+        if _lost_processes():
+            raise BuildError(NODE_DIED)
         own = self._ray.get_runtime_context().get_node_id()
         if not any(node["NodeID"] == own and node["Alive"] for node in self._ray.nodes()):
             raise BuildError(NODE_DIED)
@@ -193,6 +197,15 @@ def _ray_session(run: RunSettings) -> Iterator[Any]:
             raise BuildError(f"Ray cannot be started or reached: {one_line(error)}") from error
         stack.callback(ray.shutdown)
         yield ray
+
+
+def _lost_processes() -> list[str]:
+    """Those of a Ray of our own that have ended and that it cannot go on without."""
+    from ray._private import worker
+
+    node = worker._global_node  # None where the cluster is somebody else's
+    ended = [] if node is None else [kind for kind, _ in node.dead_processes()]
+    return [kind for kind in ended if kind in VITAL]
 
 
 @contextmanager

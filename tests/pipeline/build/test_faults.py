@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -283,6 +284,26 @@ def test_a_worker_that_dies_again_and_again_is_laid_to_a_file(small_source: Path
     assert "died 3 times" in _error(stderr)
     assert victim in _error(stderr)
     again = run_command("prep", *_build_arguments(small_source, tmp_path / "out"))
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_a_ray_that_is_killed_as_a_whole_is_one_sentence(small_source: Path, paused: Any, tmp_path: Path) -> None:
+    """Its tables too: Ray would end the build after a minute, in words of its own. The same command then goes on."""
+    out = tmp_path / "out"
+    process, _ = paused(out, "temp-written:image/000002")
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    _, stderr = process.communicate(timeout=45)
+    assert process.returncode == 1
+    assert _error(stderr) == (
+        "error: the Ray node died (out of memory, or killed); what is committed stays, the same command goes on"
+    )
+    assert "GCS" not in stderr
+    again = subprocess.run(
+        [*COMMAND, *_build_arguments(small_source, out)], capture_output=True, text=True, check=False, timeout=200
+    )
     assert again.returncode == 0, again.stderr
 
 
