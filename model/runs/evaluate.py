@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...pipeline.describe.preview import spread_rows, view_pictures
@@ -27,6 +26,7 @@ from ..evaluation.result import Result
 from ..evaluation.zero_shot import centre_questions, text_questions
 from ..report.html import Sample, render_page
 from ..training.checkpoint import write_atomic, write_json
+from .calibrate import representatives
 from .device import choose_device
 from .folder import Run, load_attributor, read_calibration, read_metrics
 from .parts import check_parts, own_protocol, test_parts
@@ -113,7 +113,7 @@ def evaluate(
             published=chosen.published if chosen else {},
             relations=chosen.relations if chosen else {},
             simulated=_is_simulated(shard_set, chosen),
-            calibration=calibration,
+            calibration=None if calibration is None else _without_confidences(calibration),
             data=data,
         ),
         sources=shard_set.document["generators"],
@@ -178,6 +178,11 @@ def _other_views(shard_set: ShardSet, run: Run, model: Attributor, say: Callable
     return other
 
 
+def _without_confidences(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """A thousand numbers that no reader of a result asks for."""
+    return {name: value for name, value in calibration.items() if name != "confidences"}
+
+
 def _prepare_out(out: Path, shard_set: ShardSet) -> None:
     """Make the folder; whatever would stop its files at the end is said before the work."""
     if out.exists() and not out.is_dir():
@@ -203,7 +208,7 @@ def _control_rows(
     train = shard_set.select(split="train")
     train = train.select(protocol=protocol, part="seen") if protocol else train.select(generators=asked.run.classes)
     whole = {"train": train, "seen": parts["seen"], "unseen": parts["unseen"]}
-    used = {name: _representatives(rows) for name, rows in whole.items()}
+    used = {name: representatives(rows, CONTROL_ROWS) for name, rows in whole.items()}
     counts = {name: [len(used[name]), len(rows)] for name, rows in whole.items()}
     if len(set(used["train"].labels.tolist())) < 2:
         return None, counts
@@ -215,14 +220,6 @@ def _control_rows(
         return extract(asked.track(loader, f"controls, {name}"), containers)
 
     return (features("train"), features("seen"), features("unseen")), counts
-
-
-def _representatives(rows: ShardSet) -> ShardSet:
-    """CONTROL_ROWS of them at most, drawn alike from all, the same ones each time."""
-    if len(rows) <= CONTROL_ROWS:
-        return rows
-    chosen = np.random.Generator(np.random.PCG64(0)).choice(len(rows), CONTROL_ROWS, replace=False)
-    return rows.take(np.sort(chosen))
 
 
 def _containers(shard_set: ShardSet) -> dict[str, tuple[float, ...]]:

@@ -13,6 +13,7 @@ import torch
 from ..attributor import Attributor, LabelSpace
 from ..config import RunConfig, config_to_json
 from ..errors import RunError
+from ..evaluation.worth import Worth, worth_of
 from ..resolve import config_from_json, from_config
 from ..training.checkpoint import load_weights, read_json, write_json
 
@@ -109,10 +110,16 @@ def read_calibration(folder: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     document = read_json(file)
-    threshold = document.get("threshold_95") if isinstance(document, dict) else None
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise RunError(f"{file} is damaged: threshold_95 is no number from 0 to 1")
+    try:
+        worth_of(document if isinstance(document, dict) else {}, 2)
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: {error}") from None
     return dict(document)
+
+
+def read_worth(folder: Path, num_classes: int) -> Worth:
+    """What calibration.json says that the run is worth. Raises RunError where it is damaged."""
+    return worth_of(read_calibration(folder), num_classes)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

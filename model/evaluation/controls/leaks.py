@@ -6,7 +6,7 @@ An attributor that a thumbnail, a colour mean or the file format matches has lea
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ CLASSIFIERS = {
     "boosted trees": lambda: HistGradientBoostingClassifier(max_iter=60, random_state=0),
 }
 LEAK_CLASSIFIERS = ("nearest centre", "logistic", "1-NN")
+QUICK_CLASSIFIERS = ("nearest centre", "logistic")
 
 
 def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, seed: int = 0) -> dict[str, Any]:
@@ -41,29 +42,41 @@ def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, s
 
     Also the best leak, chance, the majority guess, and the probe trained on shuffled labels, which must give chance.
     """
-    leaks = {
-        feature: {
-            name: _accuracy(_fit(CLASSIFIERS[name](), train.columns[feature], train.labels), seen, feature)
-            for name in LEAK_CLASSIFIERS
-        }
-        for feature in _leaks(train)
-    }
+    leaks = _leak_accuracies(train, seen, LEAK_CLASSIFIERS)
     classical: dict[str, Any] = {}
     for feature in TRACE_FEATURES:
         model = linear_probe().fit(train.columns[feature], train.labels)
         classical[feature] = {"accuracy": _accuracy(model, seen, feature), **_probe_auroc(model, seen, unseen, feature)}
     shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(train.labels)
     feature = "SRM co-occurrences"
-    flat = [(value, f"{name}, {kind}") for name, row in leaks.items() for kind, value in row.items()]
-    best, where = max(flat)
     return {
         "leaks": leaks,
-        "best_leak": {"accuracy": best, "control": where},
+        "best_leak": _best_of(leaks),
         "classical": classical,
         "shuffled_labels": _accuracy(linear_probe().fit(train.columns[feature], shuffled), seen, feature),
         "chance": 1.0 / num_classes,
         "majority": float(np.bincount(seen.labels, minlength=num_classes).max() / len(seen.labels)),
     }
+
+
+def best_leak(train: Rows, judged: Rows) -> dict[str, Any]:
+    """accuracy and control of the best of the quick leak classifiers, on the content features that the rows have."""
+    return _best_of(_leak_accuracies(train, judged, QUICK_CLASSIFIERS))
+
+
+def _leak_accuracies(train: Rows, judged: Rows, classifiers: Sequence[str]) -> dict[str, dict[str, float]]:
+    return {
+        feature: {
+            name: _accuracy(_fit(CLASSIFIERS[name](), train.columns[feature], train.labels), judged, feature)
+            for name in classifiers
+        }
+        for feature in _leaks(train)
+    }
+
+
+def _best_of(leaks: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    best, where = max((value, f"{name}, {kind}") for name, row in leaks.items() for kind, value in row.items())
+    return {"accuracy": best, "control": where}
 
 
 def level_controls(
