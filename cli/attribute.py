@@ -10,7 +10,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from .exits import FAILED, WRONG_USE, Command, sentences, stop
+from .exits import FAILED, WRONG_USE, Command, say, sentences, stop
 from .options import PATH, Share
 from .process import share_cores
 
@@ -49,7 +49,7 @@ def main(
 
     # On a terminal the answers themselves show how far it is.
     shown = tqdm(images, desc="attributing", unit="images", delay=2, disable=not as_json and sys.stdout.isatty())
-    found = attribute(run, shown, threshold=threshold, device=device)
+    found = attribute(run, shown, threshold=threshold, device=device, on_message=say)
     answers: list[dict[str, Any]] = []
     while True:  # the printing stays outside: a pipe that closes is no error of the run's
         with sentences(failed=(RunError, OSError), wrong_use=(WrongUseError,)):

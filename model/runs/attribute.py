@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,18 @@ from ..evaluation.predictions import finite
 from ..evaluation.worth import UNRELIABLE
 from ..inputs import Batch, to_device
 from .device import choose_device
-from .folder import Run, load_attributor, read_worth
+from .folder import Run, load_attributor, read_run, read_worth
 
 UNKNOWN, CANNOT_TELL = "unknown source", "cannot tell"
 
 
 def attribute(
-    run: str | Path, images: Iterable[str | Path], *, threshold: float | None = None, device: str | None = None
+    run: str | Path,
+    images: Iterable[str | Path],
+    *,
+    threshold: float | None = None,
+    device: str | None = None,
+    on_message: Callable[[str], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One record an image, as it is found: `image`, and `probabilities` (source -> share, highest first), `threshold` and
     `attributed_to` (a source, or `unknown source` below the threshold); or `error`, why it cannot be read. Beside them
@@ -33,12 +38,14 @@ def attribute(
     of seen validation images that the threshold accepts.
 
     threshold: of the max softmax; None: the run's own, which accepts 95 % of its seen validation images. Without one, and of
-    a run that is not better than guessing, `attributed_to` is then `cannot tell`. Raises RunError, WrongUseError.
+    a run that is not better than guessing, `attributed_to` is then `cannot tell`. on_message gets warnings (they are logged by
+    default).
+    Raises RunError, WrongUseError.
     """
     run_folder = Path(run)
     where = choose_device(device)
-    trained, model = load_attributor(run_folder, where)
-    image_params = _image_params(trained, run_folder)
+    image_params = _image_params(read_run(run_folder), run_folder)
+    trained, model = load_attributor(run_folder, where, say=on_message)
     worth = read_worth(run_folder, len(trained.classes))
     limit = worth.threshold if threshold is None else threshold
     is_told = threshold is not None or (limit is not None and worth.verdict != UNRELIABLE)

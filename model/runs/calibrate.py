@@ -23,13 +23,15 @@ LEAK_ROWS = 4_000  # of training and of validation rows each, at most: seconds
 NUM_CONFIDENCES = 1_001  # kept of the validation rows', at most: any threshold's acceptance to .1 %
 
 
-def calibrate(model: Attributor, out: Path, *, train: ShardSet, validation: ShardSet, device: torch.device) -> None:
+def calibrate(
+    model: Attributor, out: Path, *, train: ShardSet, validation: ShardSet, device: torch.device, meaning: str
+) -> None:
     """Accuracy, majority, temperature and the 95 % threshold with its acceptance, on the seen validation rows; beside them
     what a thumbnail or colours alone reach there. Nothing is written without such rows."""
     if len(validation) == 0:
         return
     try:
-        load_weights(model, out / "best.safetensors")
+        load_weights(model, out / "best.safetensors", meaning=meaning)
     except RunError:
         return
     found = collect(model, validation.loader(views=model.inference_views, batch_size=BATCH, shuffle=False), device)

@@ -77,7 +77,7 @@ def evaluate(
     folder, where = Path(run), None if out is None else Path(out)
     shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
     on = choose_device(device)
-    trained, model = load_attributor(folder, on)
+    trained, model = load_attributor(folder, on, say=say)
     calibration = read_calibration(folder)
     check_views(model, shard_set)
     other_views = _other_views(shard_set, trained, model, say)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...pipeline.store.local import canonical_json
 from ..attributor import Attributor, LabelSpace
 from ..config import RunConfig, config_to_json
 from ..errors import RunError
@@ -32,6 +35,20 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.labels.names
+
+    @property
+    def meaning(self) -> str:
+        """The hash of what decides which answer a logit of the weights is: classes and their facts, the attributor, its model
+        and equations, and the parameters of the views that it infers from. Weights carry it."""
+        settings = config_to_json(self.config)
+        params = self.data.get("params", {})
+        document = {
+            "classes": list(self.classes),
+            "class_facts": {"kinds": list(self.labels.kinds), "families": list(self.labels.families)},
+            **{name: settings[name] for name in ("attributor", "model", "equations")},
+            "view_params": {name: params.get(name) for name in ("image", *self.config.own.inference_views)},
+        }
+        return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:
@@ -91,14 +108,25 @@ def _check_types(document: Mapping[str, Any]) -> None:
         raise ValueError("data.root_digest is no text")
 
 
-def load_attributor(folder: Path, device: torch.device, *, weights: str = "best.safetensors") -> tuple[Run, Attributor]:
-    """The trained attributor of a run, in eval mode."""
+def load_attributor(
+    folder: Path,
+    device: torch.device,
+    *,
+    weights: str = "best.safetensors",
+    say: Callable[[str], None] | None = None,
+) -> tuple[Run, Attributor]:
+    """The trained attributor of a run, in eval mode; `say` (by default a log) gets a warning where nothing binds
+    config.json to the weights."""
     run = read_run(folder)
     try:
         model = from_config(run.config, run.labels)
     except (RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'} cannot be used: {error}") from error
-    load_weights(model, folder / weights)
+    if not load_weights(model, folder / weights, meaning=run.meaning):
+        (say or logging.getLogger(__name__).warning)(
+            f"warning: {folder / weights} does not say what it was trained as (a run of version 0.1): config.json beside it "
+            "is taken at its word"
+        )
     model.to(device)
     model.eval()
     return run, model

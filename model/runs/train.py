@@ -170,7 +170,14 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
         return val_rows.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
 
     trainer = Trainer(
-        model, train=loader, validation=validation, run=request.out, device=device, world=world, other=other
+        model,
+        train=loader,
+        validation=validation,
+        run=request.out,
+        device=device,
+        world=world,
+        other=other,
+        meaning=run.meaning,
     )
     refusal: Exception | None = None  # RUN is touched last: what cannot be trained leaves none behind
     if world.writes:
@@ -186,7 +193,7 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     request.on_start(settings.epochs * len(loader) * settings.batch_size if world.writes else None)
     finished = trainer.fit(resume=request.resume, on_step=request.on_step, on_epoch=request.on_epoch)
     if finished and world.writes:
-        calibrate(model, request.out, train=train_rows, validation=val_rows, device=device)
+        calibrate(model, request.out, train=train_rows, validation=val_rows, device=device, meaning=run.meaning)
     return finished
 
 
