@@ -1,11 +1,11 @@
-"""What a run is worth, in the words that stand beside its answers (`Worth.document` in, text out)."""
+"""What a run is worth, in the words that stand beside its answers (`Worth` or its document in, text out)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..evaluation.result import percent
-from ..evaluation.worth import BETTER, UNRELIABLE
+from ..evaluation.worth import BETTER, UNRELIABLE, Worth, leak_warning
 
 
 def tag(run: dict[str, Any]) -> str:
@@ -36,3 +36,20 @@ def introduce(run: dict[str, Any]) -> str:
     if run["verdict"] == UNRELIABLE:
         return f"{UNRELIABLE}: {sentence}" + ("" if at["asked_for"] else "; it cannot tell without --threshold")
     return sentence
+
+
+def conclude(worth: Worth) -> list[str]:
+    """What stands at the end of a training, the warning first."""
+    if worth.accuracy is None:
+        return [f"{worth.reason}; bmrl-attribute cannot tell without --threshold"]
+    leak = worth.best_leak
+    warning = leak_warning(leak, worth.accuracy, worth.n)
+    beside = "" if leak is None else f"; the best quick leak control: {percent(leak['accuracy'])} ({leak['control']})"
+    lines = [] if warning is None else [f"warning: {warning}"]
+    lines.append(
+        f"seen validation: {percent(worth.accuracy)} of {worth.n} images right; always the commonest source: "
+        f"{percent(worth.majority or 0.0)}{beside}"
+    )
+    if worth.verdict == UNRELIABLE:
+        lines.append(f"{UNRELIABLE}: that is not clearly more; bmrl-attribute cannot tell without --threshold")
+    return lines

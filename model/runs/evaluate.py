@@ -16,7 +16,7 @@ from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
 from ..attributor import Attributor
 from ..errors import RunError, WrongUseError
-from ..evaluation.case import About, Case
+from ..evaluation.case import About, Case, Track, untracked
 from ..evaluation.controls.features import Rows, extract
 from ..evaluation.evaluate import THRESHOLDS
 from ..evaluation.evaluate import evaluate as evaluate_case
@@ -34,7 +34,6 @@ from .views import check_views
 
 BATCH = 64
 CONTROL_ROWS = 20_000  # of training, seen and unseen rows each, at most: 19 kB of features a row, fits of minutes
-Track = Callable[[Any, str], Iterable[Any]]  # (batches, what is done with them) -> the batches, with a bar perhaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ def evaluate(
 
     protocol: a name or file; None: the run's own. thresholds: of the max softmax, in [0, 1]. with_controls=False leaves out
     the classifiers that are trained beside the run (leak controls, classical baseline), which may take longer than all
-    else. track(batches, what) may show how far the work is; on_message gets warnings (they are logged by default).
+    else. track(steps, what) may show how far the work is; on_message gets warnings (they are logged by default).
 
     Raises WrongUseError, RunError, ShardSetError or DamagedShardError, each of one sentence.
     """
@@ -88,7 +87,7 @@ def evaluate(
     parts = test_parts(shard_set, trained, chosen, say=say)
     if where is not None:
         _prepare_out(where, shard_set)
-    asked = _Asked(run=trained, model=model, device=on, shard_set=shard_set, protocol=chosen, track=track or _untracked)
+    asked = _Asked(run=trained, model=model, device=on, shard_set=shard_set, protocol=chosen, track=track or untracked)
     said = {part: _collect(asked, rows, f"attributing {part}") for part, rows in parts.items()}
     data = {
         "name": shard_set.document["name"],
@@ -121,17 +120,15 @@ def evaluate(
         centres=_centre_questions(asked),
         control_rows=control_rows,
         control_counts=control_counts,
+        track=asked.track,
     )
     result = evaluate_case(case)
     if where is not None:
-        page = render_page(result, metrics=read_metrics(folder), samples=_samples(shard_set))
+        for _ in asked.track(("page",), "drawing the page"):
+            page = render_page(result, metrics=read_metrics(folder), samples=_samples(shard_set))
         write_atomic(where / "report.html", page)  # both at the end: what stops the work leaves the earlier pair
         write_json(where / "result.json", result.document)
     return result
-
-
-def _untracked(batches: Any, what: str) -> Any:
-    return batches
 
 
 def _collect(asked: _Asked, rows: ShardSet, what: str) -> Predictions:

@@ -14,7 +14,8 @@ from .leaks import LEAK_CLASSIFIERS, control_tables
 def controls_section(case: Case) -> Section:
     if case.control_rows is None:
         return Section(document={"controls": None})
-    found = control_tables(*case.control_rows, num_classes=len(case.classes)) | {"rows": dict(case.control_counts)}
+    found = control_tables(*case.control_rows, num_classes=len(case.classes), track=case.track)
+    found |= {"rows": dict(case.control_counts)}
     accuracy = closed_set(case.seen.logits, case.seen.labels)["accuracy"]
     return Section(document={"controls": found}, tables=(leak_table(found, accuracy), baseline_table(found)))
 
