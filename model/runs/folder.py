@@ -85,7 +85,9 @@ def read_run(folder: Path) -> Run:
         )
     except RunError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise RunError(f"{folder / 'config.json'} cannot be used: {error} is missing") from error
+    except (AttributeError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'} cannot be used: {error}") from error
 
 
