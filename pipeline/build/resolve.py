@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..parsers.choice import ParserChoice, choose_parser
+from ..parsers.choice import ParserChoice, choose_parser, engine_warning
 from ..parsers.errors import UnnamedParserError
 from ..shards.exclude import exclude_rows
 from ..shards.plan import Plan, PlanError, PlanSettings, read_plan, settings_differences
@@ -54,6 +54,9 @@ def resolve(options: BuildOptions) -> Intake:
     before = existing.views if existing else {}
     if same := [name for name in options.replace if name in before and before[name].digest == views[name].digest]:
         walk.warnings.append(f"--replace {', '.join(ordered(same))}: the plan has these settings already")
+    new_tools = {name: choice for name, choice in tools.items() if name not in before}
+    warnings = (engine_warning(choice, options.parser_engine) for choice in new_tools.values())
+    walk.warnings += [warning for warning in warnings if warning]
     parsed = next(view.name for view in VIEWS.values() if view.tool == "parser")
     if (options.parser or options.parser_engine) and parsed not in views:
         walk.warnings.append(f"--parser and --parser-engine are of the {parsed} view, which is not built here")
