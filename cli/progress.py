@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -89,9 +89,9 @@ class TrainingBar:
             self._bar.close()
 
 
-def tracked(batches: Iterable[Any], what: str) -> Iterable[Any]:
-    """The batches, with a bar."""
-    return tqdm(batches, desc=what, unit="batches")
+def tracked(steps: Collection[Any], what: str) -> Iterable[Any]:
+    """The steps, with a bar where there are any."""
+    return tqdm(steps, desc=what, unit="steps") if len(steps) else steps
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def main(
     share_cores()
     keep_freed_memory()
     from ..model.errors import RunError, StoppedError, TrainingError, WorldError, WrongUseError
+    from ..model.report.worth import conclude
     from ..model.runs import train
+    from ..model.runs.folder import read_run, read_worth
     from ..pipeline.loading.reader import DamagedShardError
     from ..pipeline.shardset import ShardSetError
     from .progress import TrainingBar
@@ -76,8 +79,11 @@ def main(
             stop(f"interrupted: what {out} holds stays, the same command with --resume goes on", INTERRUPTED)
         except StoppedError as error:
             stop(str(error), INTERRUPTED)
-    if bar.is_shown:  # one process says it
-        click.echo(str(out))
+        if bar.is_shown:  # one process says it
+            for line in conclude(read_worth(out, len(read_run(out).classes))):
+                say(line)
+            say(f"the run is in {out}; next: {shlex.join(['bmrl-eval', str(out), '--shards', str(shards)])}")
+            click.echo(str(out))
 
 
 def _split(item: str) -> tuple[str, str]:

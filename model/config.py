@@ -6,6 +6,7 @@ The settings of one attributor stand in its own file (model/attributors). Those 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -210,12 +211,36 @@ def config_to_json(config: RunConfig) -> dict[str, Any]:
 
 
 def section_from_json(name: str, kind: type, document: Mapping[str, Any]) -> Any:
-    """One section of config.json. Raises ValueError where a field is unknown."""
+    """One section of config.json. Raises ValueError where a field is unknown or a value of another type."""
+    if not isinstance(document[name], Mapping):
+        raise ValueError(f"setting {name} is no mapping of settings")
     known = {field.name for field in dataclasses.fields(kind)}
     values = {key: _from_json(value) for key, value in document[name].items() if key in known}
     if unknown := set(document[name]) - known:
         raise ValueError(f"unknown setting {name}.{sorted(unknown)[0]}")
+    for field in dataclasses.fields(kind):
+        if field.name in values and not _fits(values[field.name], field.default):  # every setting has a default
+            found = json.dumps(document[name][field.name])
+            raise ValueError(f"setting {name}.{field.name}: {found} is not {_describe(field.default)}")
     return kind(**values)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of a setting's type; a whole number is a number, true is none."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_fits(part, default[0]) for part in value if default)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
+
+
+def _describe(value: Any) -> str:
+    """A setting's type in words, with its default as the example."""
+    if isinstance(value, tuple):
+        return f"a list such as {','.join(map(str, value))}"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    what = words.get(type(value), "a value")
+    return what if isinstance(value, bool) else f"{what} such as {value}"
 
 
 def _from_json(value: Any) -> Any:
@@ -256,4 +281,4 @@ def _parse(key: str, value: Any, current: Any) -> Any:
             return tuple(type(current[0])(part) for part in parts if part != "")
         return type(current)(value)
     except (KeyError, ValueError, TypeError):
-        raise ValueError(f"setting {key}: {value!r} is not a {type(current).__name__}, such as {current!r}") from None
+        raise ValueError(f"setting {key}: {value!r} is not {_describe(current)}") from None

@@ -38,6 +38,8 @@ def config_from_json(document: Mapping[str, Any]) -> RunConfig:
     """The inverse of config_to_json. Raises ValueError where a field is unknown or missing."""
     try:
         names = {name: document[name] for name in ("attributor", "preset", "semantics")}
+        if wrong := [name for name, value in names.items() if not isinstance(value, str)]:
+            raise ValueError(f"setting {wrong[0]} is no name")
         kinds = get_type_hints(load_spec(names["attributor"]).config)
         own = {name: section_from_json(name, kinds[name], document) for name in OWN_SECTIONS}
         train = section_from_json("train", TrainConfig, document)

@@ -23,6 +23,7 @@ from .shards.names import DATASET_JSON, INDEX, PLAN_JSON, SUMS, shard_name
 from .shards.plan import SCHEMA_VERSION
 from .shards.selection import Selection, plans_of, selection_digest, shard_names_of
 from .shards.sums import read_sums
+from .store.local import lock_holder
 from .views import VIEWS
 from .views.column import ViewPlan
 
@@ -60,6 +61,8 @@ class ShardSet:
             raise ShardSetError(f"{root} does not exist or is no folder")
         if not file.exists():
             what = "its build is not complete: run it again" if (root / PLAN_JSON).exists() else "no shard set is there"
+            if holder := lock_holder(root):
+                what = f"it is being built by {holder}; wait for the build to end"
             raise ShardSetError(f"{root} has no dataset.json ({what})")
         try:
             document = json.loads(file.read_bytes())

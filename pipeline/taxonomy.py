@@ -47,7 +47,8 @@ class Taxonomy:
             document = manifests.load_file(extra)
             if not isinstance(document, dict):
                 raise ValueError(f"{extra}: expected a mapping from generator names to {{kind, family, ...}}")
-            entries |= document
+            own = {_fold(str(name)) for name in document}  # spelt otherwise, a shipped name is still the user's
+            entries = {name: entry for name, entry in entries.items() if _fold(name) not in own} | document
         return cls([_parse(name, entry) for name, entry in entries.items()])
 
     def find(self, name: str) -> Generator | None:

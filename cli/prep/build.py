@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..exits import DROPPED, sentences
+from ..exits import DROPPED, say, sentences
 from ..options import PATH, Share, names
+
+if TYPE_CHECKING:
+    from ...pipeline.sources import Walk
+
+ADVICE = "images of one person belong into one split: name the person by --group-regex, or sort them into split folders"
 
 
 @click.command()
@@ -44,6 +49,14 @@ from ..options import PATH, Share, names
 @click.option("--exclude", type=PATH, metavar="FILE", help="Source paths or keys to leave out, one a line.")
 @click.option(
     "--exclude-licence", "exclude_licences", multiple=True, metavar="LICENCE", help="Leave out rows of this licence."
+)
+@click.option(
+    "--group-regex",
+    metavar="RE",
+    help="Of a folder: its groups, or its whole match, in a file's path below --root are the identities (default: the stem).",
+)
+@click.option(
+    "--split-by", type=click.Choice(["group", "stem"]), help="Of a folder without splits: what the hash takes (group)."
 )
 @click.option("--seed", type=int, help="Seed of the mixing of samples over shards (default: 0).")
 @click.option("--dry-run", is_flag=True, help="Print what would be built; write nothing under ROOT.")
@@ -88,7 +101,8 @@ def build(
         if dry_run:
             from ...pipeline.build.dry_run import describe_plan
 
-            click.echo(describe_plan(chosen, workers=workers))
+            inspect = _alike_sources if DATASETS[dataset].grouped else None
+            click.echo(describe_plan(chosen, workers=workers, inspect=inspect))
             return
         with BuildBar() as bar:
             report = run_build(
@@ -97,7 +111,31 @@ def build(
                 on_progress=bar.update,
                 on_message=bar.message,
             )
+        if DATASETS[dataset].grouped and report.computed:
+            for warning in _alike_samples(out):
+                say(f"warning: {warning}")
     _say_built(out, report, max_failures)
+
+
+def _alike_sources(walk: Walk) -> list[str]:
+    """Look-alikes across splits before the build, by the files that were found."""
+    from ...pipeline.describe.near_duplicates import duplicate_warnings
+    from ...pipeline.describe.near_sources import find_alike
+    from ..progress import counting
+
+    with counting("comparing images") as update:
+        found = find_alike(walk, progress=update)
+    return [f"{warning}; {ADVICE}" for warning in duplicate_warnings(found)]
+
+
+def _alike_samples(out: Path) -> list[str]:
+    """The same after it, by the stored images."""
+    from ...pipeline.describe.near_duplicates import audit_near_duplicates, duplicate_warnings
+    from ...pipeline.describe.near_sources import MAX_SOURCES
+    from ...pipeline.shardset import ShardSet
+
+    found = audit_near_duplicates(ShardSet.open(out), MAX_SOURCES)
+    return [f"{warning}; {ADVICE}" for warning in duplicate_warnings(found)]
 
 
 def _say_built(out: Path, report: Any, max_failures: float) -> None:

@@ -12,10 +12,11 @@ from ..options import PATH
 
 @click.command()
 @click.argument("root", type=PATH)
-@click.option("-n", "count", type=click.IntRange(min=1), default=5, show_default=True, help="Samples to show.")
-@click.option("--grid", type=PATH, metavar="FILE.png", help="Write all views of the samples side by side.")
-def head(root: Path, count: int, grid: Path | None) -> None:
-    """Show the first samples of a shard set; with --grid as a picture, one sample of every source first."""
+@click.option("-n", "count", type=click.IntRange(min=1), help="Samples to show (default: 5, and one of every source).")
+@click.option("--grid", type=PATH, metavar="FILE", help="Write all views of the samples side by side: png, jpg, webp.")
+def head(root: Path, count: int | None, grid: Path | None) -> None:
+    """Show the first samples of a shard set and one of every other source; with --grid as a picture, one sample of every
+    source first."""
     from ...pipeline.describe.preview import GridError, describe_rows, write_grid
     from ...pipeline.shards.tars import DamagedShardError
     from ...pipeline.shardset import ShardSet, ShardSetError

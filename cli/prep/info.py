@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..exits import sentences
+from ..exits import say, sentences
 from ..options import PATH
 
 
@@ -21,9 +21,12 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
     from ...pipeline.describe.info import describe, render
     from ...pipeline.shards.tars import DamagedShardError
     from ...pipeline.shardset import ShardSet, ShardSetError
+    from ...pipeline.store.local import lock_holder
 
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(CardError,)):
         shard_set = ShardSet.open(root)
+        if holder := lock_holder(root):
+            say(f"note: {root} is being built by {holder}; what follows is of before it changes anything")
         if card is not None:
             check_folder(card, root)
         document = describe(shard_set)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .controls.features import Rows
 from .predictions import Predictions
 from .question import Question
+
+Track = Callable[[Any, str], Iterable[Any]]  # (steps, what is done in them) -> the steps, with a bar perhaps
+
+
+def untracked(steps: Any, what: str) -> Any:
+    """Shows nothing."""
+    return steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +49,4 @@ class Case:
     centres: tuple[list[Question], str] | None = None  # questions by class means, and the split of their rows
     control_rows: tuple[Rows, Rows, Rows] | None = None  # features of training, seen and unseen rows
     control_counts: Mapping[str, list[int]] = field(default_factory=dict)  # part -> [rows used, of how many]
+    track: Track = untracked  # of what takes long

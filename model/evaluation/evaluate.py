@@ -10,6 +10,7 @@ from .lookalikes import lookalikes_section
 from .open_set import open_set_section
 from .overview import overview_section
 from .result import Result
+from .warnings import warnings_section
 from .zero_shot import zero_shot_section
 
 THRESHOLDS = (0.7, 0.9)  # the paper's
@@ -25,5 +26,6 @@ SECTIONS = (
 
 
 def evaluate(case: Case) -> Result:
-    """Every section of one evaluation."""
-    return Result(sections=tuple(section(case) for section in SECTIONS))
+    """Every section of one evaluation; the warnings, which rest on the others, stand first."""
+    measured = Result(sections=tuple(section(case) for section in SECTIONS))
+    return Result(sections=(warnings_section(case, measured.document), *measured.sections))

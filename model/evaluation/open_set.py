@@ -11,6 +11,8 @@ from .predictions import Floats, Predictions
 from .result import Cell, Column, Figure, Section, Table, percent
 from .scores import SCORES, at_threshold, auroc, rejection, taken_for, threshold_name, unit, unit_means
 
+OWN = "own"  # the column of the run's own threshold
+_RATES = ("seen_rejection", "accepted_correct", "unseen_rejection")
 TOP = "max_softmax"  # the papers' score, which is told per source
 
 
@@ -19,6 +21,7 @@ def open_set_section(case: Case) -> Section:
     document: dict[str, Any] = {
         "thresholds": {threshold_name(t): _at(t, seen, unseen) for t in case.thresholds},
         "auroc": _aurocs(seen, unseen) if len(unseen) else None,
+        "operating_point": _operating_point(case),
         "unseen_taken_for": {name: taken_for(unseen.of(name).logits, case.classes) for name in unseen.sources},
     }
     tables = [_threshold_table(document, seen, unseen)]
@@ -30,6 +33,15 @@ def open_set_section(case: Case) -> Section:
         line = f"AUROC seen against unseen, mean over unseen sources: {scores}"
         tables.append(Table(name="auroc", notes=(line,)))
     return Section(document=document, tables=tuple(tables))
+
+
+def _operating_point(case: Case) -> dict[str, Any] | None:
+    """The figures at the threshold that `bmrl-attribute` uses, None where the run has none."""
+    if case.about.calibration is None:
+        return None
+    threshold = float(case.about.calibration["threshold_95"])
+    found = _at(threshold, case.seen, case.unseen)
+    return {"threshold": threshold, **{name: found[name] for name in _RATES}}
 
 
 def _at(threshold: float, seen: Predictions, unseen: Predictions) -> dict[str, Any]:
@@ -65,7 +77,15 @@ def _centre_similarity(rows: Predictions, reference: Predictions) -> Floats:
 
 
 def _threshold_table(document: dict[str, Any], seen: Predictions, unseen: Predictions) -> Table:
-    thresholds = document["thresholds"]
+    thresholds, own = dict(document["thresholds"]), document["operating_point"]
+    notes = []
+    if own is None:
+        notes.append(
+            "the run has no threshold of its own (no calibration.json), so bmrl-attribute cannot tell without one"
+        )
+    else:
+        thresholds[OWN] = own
+        notes.append(f"{OWN}: {own['threshold']:.4f}, at which bmrl-attribute calls a source unknown")
     columns = (Column(title="threshold", width=44), *(Column(title=t, width=8, unit="share") for t in thresholds))
     lines = {
         "seen rejected (lower is better)": ("seen_rejection", len(seen)),
@@ -76,8 +96,9 @@ def _threshold_table(document: dict[str, Any], seen: Predictions, unseen: Predic
     rows: list[tuple[Cell, ...]] = []
     for label, (name, n) in lines.items():
         rows.append((label, *(Figure(at[name], n=n) for at in thresholds.values())))
-    missing = () if document["auroc"] else ("no unseen rows: rejection of unseen sources and AUROC are not measured",)
-    return Table(name="thresholds", title="Thresholds", columns=columns, rows=tuple(rows), notes=missing)
+    if not document["auroc"]:
+        notes.append("no unseen rows: rejection of unseen sources and AUROC are not measured")
+    return Table(name="thresholds", title="Thresholds", columns=columns, rows=tuple(rows), notes=tuple(notes))
 
 
 def _unseen_table(document: dict[str, Any], case: Case) -> Table:

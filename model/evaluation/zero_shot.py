@@ -41,7 +41,7 @@ def zero_shot_section(case: Case) -> Section:
     if case.control_rows is not None:
         from .controls.leaks import level_controls  # scikit-learn, which a training does without
 
-        tables = level_controls(*case.control_rows, level_answers(case.sources))
+        tables = level_controls(*case.control_rows, level_answers(case.sources), track=case.track)
         found |= {way: {"levels": levels} if levels else None for way, levels in tables.items()}
     rows = zero_shot_rows(found)
     return Section(document={"zero_shot": found}, tables=(_table(rows, _notes(found)),) if rows else ())

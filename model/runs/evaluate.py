@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...pipeline.describe.preview import spread_rows, view_pictures
@@ -18,7 +17,7 @@ from ...pipeline.shardset import ShardSet
 from ...pipeline.store.local import write_bytes, write_readable_json
 from ..attributor import Attributor
 from ..errors import RunError, WrongUseError
-from ..evaluation.case import About, Case
+from ..evaluation.case import About, Case, Track, untracked
 from ..evaluation.controls.features import Rows, extract
 from ..evaluation.evaluate import THRESHOLDS
 from ..evaluation.evaluate import evaluate as evaluate_case
@@ -27,6 +26,7 @@ from ..evaluation.question import Question
 from ..evaluation.result import Result
 from ..evaluation.zero_shot import centre_questions, text_questions
 from ..report.html import Sample, render_page
+from .calibrate import representatives
 from .device import choose_device
 from .folder import Run, load_attributor, read_calibration, read_metrics
 from .parts import check_parts, own_protocol, test_parts
@@ -34,7 +34,6 @@ from .views import check_views
 
 BATCH = 64
 CONTROL_ROWS = 20_000  # of training, seen and unseen rows each, at most: 19 kB of features a row, fits of minutes
-Track = Callable[[Any, str], Iterable[Any]]  # (batches, what is done with them) -> the batches, with a bar perhaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def evaluate(
     protocol: a name or file; None: the run's own. thresholds: of the max softmax, in [0, 1]; None: the
     paper's, 0.7 and 0.9. with_controls=False leaves out
     the classifiers that are trained beside the run (leak controls, classical baseline), which may take longer than all
-    else. track(batches, what) may show how far the work is; on_message gets warnings (they are logged by default).
+    else. track(steps, what) may show how far the work is; on_message gets warnings (they are logged by default).
 
     Raises WrongUseError, RunError, ShardSetError or DamagedShardError, each of one sentence.
     """
@@ -78,7 +77,7 @@ def evaluate(
     folder, where = Path(run), None if out is None else Path(out)
     shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
     on = choose_device(device)
-    trained, model = load_attributor(folder, on)
+    trained, model = load_attributor(folder, on, say=say)
     calibration = read_calibration(folder)
     check_views(model, shard_set)
     other_views = _other_views(shard_set, trained, model, say)
@@ -89,7 +88,7 @@ def evaluate(
     parts = test_parts(shard_set, trained, chosen, say=say)
     if where is not None:
         _prepare_out(where, shard_set)
-    asked = _Asked(run=trained, model=model, device=on, shard_set=shard_set, protocol=chosen, track=track or _untracked)
+    asked = _Asked(run=trained, model=model, device=on, shard_set=shard_set, protocol=chosen, track=track or untracked)
     said = {part: _collect(asked, rows, f"attributing {part}") for part, rows in parts.items()}
     data = {
         "name": shard_set.document["name"],
@@ -114,7 +113,7 @@ def evaluate(
             published=chosen.published if chosen else {},
             relations=chosen.relations if chosen else {},
             simulated=_is_simulated(shard_set, chosen),
-            calibration=calibration,
+            calibration=None if calibration is None else _without_confidences(calibration),
             data=data,
         ),
         sources=shard_set.document["generators"],
@@ -122,17 +121,15 @@ def evaluate(
         centres=_centre_questions(asked),
         control_rows=control_rows,
         control_counts=control_counts,
+        track=asked.track,
     )
     result = evaluate_case(case)
     if where is not None:
-        page = render_page(result, metrics=read_metrics(folder), samples=_samples(shard_set))
+        for _ in asked.track(("page",), "drawing the page"):
+            page = render_page(result, metrics=read_metrics(folder), samples=_samples(shard_set))
         write_bytes(where / "report.html", page)  # both at the end: what stops the work leaves the earlier pair
         write_readable_json(where / "result.json", result.document)
     return result
-
-
-def _untracked(batches: Any, what: str) -> Any:
-    return batches
 
 
 def _collect(asked: _Asked, rows: ShardSet, what: str) -> Predictions:
@@ -179,6 +176,11 @@ def _other_views(shard_set: ShardSet, run: Run, model: Attributor, say: Callable
     return other
 
 
+def _without_confidences(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """A thousand numbers that no reader of a result asks for."""
+    return {name: value for name, value in calibration.items() if name != "confidences"}
+
+
 def _prepare_out(out: Path, shard_set: ShardSet) -> None:
     """Make the folder; whatever would stop its files at the end is said before the work."""
     if out.exists() and not out.is_dir():
@@ -204,7 +206,7 @@ def _control_rows(
     train = shard_set.select(split="train")
     train = train.select(protocol=protocol, part="seen") if protocol else train.select(generators=asked.run.classes)
     whole = {"train": train, "seen": parts["seen"], "unseen": parts["unseen"]}
-    used = {name: _representatives(rows) for name, rows in whole.items()}
+    used = {name: representatives(rows, CONTROL_ROWS) for name, rows in whole.items()}
     counts = {name: [len(used[name]), len(rows)] for name, rows in whole.items()}
     if len(set(used["train"].labels.tolist())) < 2:
         return None, counts
@@ -216,14 +218,6 @@ def _control_rows(
         return extract(asked.track(loader, f"controls, {name}"), containers)
 
     return (features("train"), features("seen"), features("unseen")), counts
-
-
-def _representatives(rows: ShardSet) -> ShardSet:
-    """CONTROL_ROWS of them at most, drawn alike from all, the same ones each time."""
-    if len(rows) <= CONTROL_ROWS:
-        return rows
-    chosen = np.random.Generator(np.random.PCG64(0)).choice(len(rows), CONTROL_ROWS, replace=False)
-    return rows.take(np.sort(chosen))
 
 
 def _containers(shard_set: ShardSet) -> dict[str, tuple[float, ...]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...pipeline.store.local import write_readable_json
+from ...pipeline.store.local import canonical_json, write_readable_json
 from ..attributor import Attributor, LabelSpace
 from ..config import RunConfig, config_to_json
 from ..errors import RunError
+from ..evaluation.worth import Worth, worth_of
 from ..resolve import config_from_json, from_config
 from ..training.checkpoint import load_weights, read_json
 
@@ -32,6 +35,20 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.labels.names
+
+    @property
+    def meaning(self) -> str:
+        """The hash of what decides which answer a logit of the weights is: classes and their facts, the attributor, its model
+        and equations, and the parameters of the views that it infers from. Weights carry it."""
+        settings = config_to_json(self.config)
+        params = self.data.get("params", {})
+        document = {
+            "classes": list(self.classes),
+            "class_facts": {"kinds": list(self.labels.kinds), "families": list(self.labels.families)},
+            **{name: settings[name] for name in ("attributor", "model", "equations")},
+            "view_params": {name: params.get(name) for name in ("image", *self.config.own.inference_views)},
+        }
+        return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:
@@ -68,7 +85,9 @@ def read_run(folder: Path) -> Run:
         )
     except RunError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise RunError(f"{folder / 'config.json'} cannot be used: {error} is missing") from error
+    except (AttributeError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'} cannot be used: {error}") from error
 
 
@@ -91,14 +110,25 @@ def _check_types(document: Mapping[str, Any]) -> None:
         raise ValueError("data.root_digest is no text")
 
 
-def load_attributor(folder: Path, device: torch.device, *, weights: str = "best.safetensors") -> tuple[Run, Attributor]:
-    """The trained attributor of a run, in eval mode."""
+def load_attributor(
+    folder: Path,
+    device: torch.device,
+    *,
+    weights: str = "best.safetensors",
+    say: Callable[[str], None] | None = None,
+) -> tuple[Run, Attributor]:
+    """The trained attributor of a run, in eval mode; `say` (by default a log) gets a warning where nothing binds
+    config.json to the weights."""
     run = read_run(folder)
     try:
         model = from_config(run.config, run.labels)
     except (RuntimeError, TypeError, ValueError) as error:
         raise RunError(f"{folder / 'config.json'} cannot be used: {error}") from error
-    load_weights(model, folder / weights)
+    if not load_weights(model, folder / weights, meaning=run.meaning):
+        (say or logging.getLogger(__name__).warning)(
+            f"warning: {folder / weights} does not say what it was trained as (a run of version 0.1): config.json beside it "
+            "is taken at its word"
+        )
     model.to(device)
     model.eval()
     return run, model
@@ -110,10 +140,16 @@ def read_calibration(folder: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     document = read_json(file)
-    threshold = document.get("threshold_95") if isinstance(document, dict) else None
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
-        raise RunError(f"{file} is damaged: threshold_95 is no number from 0 to 1")
+    try:
+        worth_of(document if isinstance(document, dict) else {}, 2)
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: {error}") from None
     return dict(document)
+
+
+def read_worth(folder: Path, num_classes: int) -> Worth:
+    """What calibration.json says that the run is worth. Raises RunError where it is damaged."""
+    return worth_of(read_calibration(folder), num_classes)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

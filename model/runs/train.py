@@ -15,17 +15,14 @@ import torch
 from ...pipeline.loading.device_loader import DeviceLoader
 from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
-from ...pipeline.store.local import write_readable_json
-from ..attributor import Attributor, LabelSpace
+from ..attributor import LabelSpace
 from ..config import RunConfig, full_key
 from ..errors import RunError, StoppedError, TrainingError, WrongUseError
-from ..evaluation.calibration import fit_temperature, threshold_for_acceptance
-from ..evaluation.predictions import collect
 from ..layers.blocks import compile_blocks, use_channels_last
 from ..resolve import from_config, resolve_config
-from ..training.checkpoint import load_weights
 from ..training.distributed import World, any_of, join, leave
 from ..training.trainer import BatchLoader, Step, Trainer, writing
+from .calibrate import calibrate
 from .claim import hold, prepare
 from .device import choose_device
 from .folder import Run
@@ -173,7 +170,14 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
         return val_rows.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
 
     trainer = Trainer(
-        model, train=loader, validation=validation, run=request.out, device=device, world=world, other=other
+        model,
+        train=loader,
+        validation=validation,
+        run=request.out,
+        device=device,
+        world=world,
+        other=other,
+        meaning=run.meaning,
     )
     refusal: Exception | None = None  # RUN is touched last: what cannot be trained leaves none behind
     if world.writes:
@@ -189,7 +193,7 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     request.on_start(settings.epochs * len(loader) * settings.batch_size if world.writes else None)
     finished = trainer.fit(resume=request.resume, on_step=request.on_step, on_epoch=request.on_epoch)
     if finished and world.writes:
-        _calibrate(model, request.out, validation(), device)
+        calibrate(model, request.out, train=train_rows, validation=val_rows, device=device, meaning=run.meaning)
     return finished
 
 
@@ -214,23 +218,3 @@ def _say_untrained(train_rows: ShardSet, missing: tuple[str, ...], say: OnMessag
     without = [name for label, name in enumerate(train_rows.classes) if label not in trained and name not in missing]
     if without:
         say(f"warning: classes without training rows, never attributed to: {', '.join(without)}")
-
-
-def _calibrate(model: Attributor, out: Path, validation: Iterable[dict[str, Any]], device: torch.device) -> None:
-    """calibration.json: the temperature and the 95 % acceptance threshold found on seen validation rows."""
-    try:
-        load_weights(model, out / "best.safetensors")
-    except RunError:
-        return
-    found = collect(model, validation, device)
-    if len(found.labels) == 0:
-        return
-    temperature = fit_temperature(found.logits, found.labels)
-    document = {
-        "temperature": temperature,
-        "threshold_95": threshold_for_acceptance(found.logits),
-        "threshold_95_calibrated": threshold_for_acceptance(found.logits / temperature),
-        "n": len(found.labels),
-    }
-    with writing(out):
-        write_readable_json(out / "calibration.json", document)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ...pipeline.store.local import link_or_copy, remove_temporaries, write_bytes, write_readable_json
@@ -21,6 +21,7 @@ from ..errors import RunError
 
 FOLDER = "checkpoint"
 LAST = "last.safetensors"
+MEANING = "bmrl_meaning"  # the one key of the weights' metadata: the hash of what config.json says they are
 STATE = {"step", "loader", "best_val_nll", "weights", "optimizer"}
 
 
@@ -34,15 +35,22 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is damaged; train again into another --out") from None
 
 
-def save_weights(model: Attributor, path: Path) -> None:
-    """safetensors without metadata: equal weights give equal bytes."""
-    write_bytes(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}), hashed=False)
+def save_weights(model: Attributor, path: Path, *, meaning: str | None = None) -> None:
+    """safetensors whose metadata is `meaning` alone: equal weights of equal meaning give equal bytes."""
+    metadata = None if meaning is None else {MEANING: meaning}
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(path, save(tensors, metadata), hashed=False)
 
 
-def load_weights(model: Attributor, path: Path) -> None:
-    """Raises RunError where the file is absent, damaged, or of another architecture or class list."""
+def load_weights(model: Attributor, path: Path, *, meaning: str | None = None) -> bool:
+    """Returns whether the file says what its weights mean; those of version 0.1 do not.
+
+    Raises RunError where it is absent, damaged, of another architecture or class list, or means something else than `meaning`
+    (None: not compared)."""
     try:
-        state = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            said = (file.metadata() or {}).get(MEANING)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: the run has no such checkpoint yet") from None
     except (SafetensorError, OSError) as error:
@@ -54,14 +62,21 @@ def load_weights(model: Attributor, path: Path) -> None:
             f"{path} is of another architecture or class list ({len(wrong)} tensors differ, such as {wrong[0]}); "
             "it belongs to the config.json beside it"
         )
+    if said is not None and meaning is not None and said != meaning:
+        raise RunError(
+            f"{path} was trained with another class list, settings or views than config.json beside it says, so its answers "
+            "would get wrong names; restore that config.json, or train again into another --out"
+        )
     model.load_state_dict(state)
+    return said is not None
 
 
 class Checkpoints:
     """The checkpoints of one run directory."""
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
+    def __init__(self, run: Path, *, meaning: str | None = None) -> None:
+        """meaning: of the weights, saved with them and compared when they are loaded."""
+        self.run, self.meaning = run, meaning
         self.folder = run / FOLDER
 
     def save(
@@ -71,7 +86,7 @@ class Checkpoints:
         self.folder.mkdir(exist_ok=True)
         step = int(state["step"])
         weights, moments = self.folder / f"{step:08d}.safetensors", self.folder / f"{step:08d}-optimizer.safetensors"
-        save_weights(model, weights)
+        save_weights(model, weights, meaning=self.meaning)
         write_bytes(moments, save(_moments(optimizer, names)), hashed=False)
         write_readable_json(self.run / "state.json", {**state, "weights": weights.name, "optimizer": moments.name})
         link_or_copy(weights, self.run / LAST)
@@ -86,7 +101,7 @@ class Checkpoints:
         state = read_json(self.run / "state.json")
         if not isinstance(state, dict) or not set(state) >= STATE:
             raise RunError(f"{self.run / 'state.json'} is damaged; train again into another --out")
-        load_weights(model, self.folder / state["weights"])
+        load_weights(model, self.folder / state["weights"], meaning=self.meaning)
         try:
             _load_moments(optimizer, names, load_file(self.folder / state["optimizer"]))
         except (SafetensorError, OSError, KeyError) as error:

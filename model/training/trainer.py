@@ -74,8 +74,10 @@ class Trainer:
         device: torch.device,
         world: World = World(),  # noqa: B008  # frozen
         other: BatchLoader | None = None,
+        meaning: str | None = None,
     ) -> None:
-        """other: a second order of the same rows, for an attributor that tunes itself before each step."""
+        """other: a second order of the same rows, for an attributor that tunes itself before each step. meaning: what its
+        weights are, saved with them."""
         self.model, self.run, self.device, self.world = model, run, device, world
         self.config: TrainConfig = model.config.train
         self.weights = model.loss_weights()
@@ -87,7 +89,7 @@ class Trainer:
                 f"the training split has fewer samples than one batch of {self.config.batch_size}; use a smaller --batch-size"
             )
         self._names, self.optimizer = make_optimizer(model, self.config)
-        self._checkpoints = Checkpoints(run)
+        self._checkpoints = Checkpoints(run, meaning=meaning)
         self._saved_step: int | None = None
         self._best_nll = math.inf
         self._asked_to_stop = False  # by a signal, which may come at any moment to any of the processes
@@ -201,7 +203,7 @@ class Trainer:
             # Without validation rows: the last epoch.
             if summary["val_nll"] < self._best_nll or not summary["val_n"]:
                 self._best_nll = summary["val_nll"]
-                save_weights(self.model, self.run / "best.safetensors")
+                save_weights(self.model, self.run / "best.safetensors", meaning=self._checkpoints.meaning)
         return summary
 
     def _tune(self, batch: Batch, other: Batch, step: int) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..sources import DATASETS, SourceRow
+from ..sources import DATASETS, SourceRow, Walk
 from ..sources.layout import Layout
 from ..sources.rows import SPLITS
 from ..views import VIEWS
@@ -29,13 +29,19 @@ _NO_FILE = {"source_sha256": "", "source_bytes": 0}
 NUM_TIMED = 16  # samples
 
 
-def describe_plan(options: BuildOptions, *, workers: int | None = None) -> str:
-    """What was found against what is expected, what is missing, shards and bytes per view, a time from a measured sample."""
+def describe_plan(
+    options: BuildOptions, *, workers: int | None = None, inspect: Callable[[Walk], list[str]] | None = None
+) -> str:
+    """What was found against what is expected, what is missing, shards and bytes per view, a time from a measured sample.
+
+    inspect: more warnings, from a look at the sources themselves.
+    """
     intake = resolve(options)
     plan = intake.plan
     lines = [*_found_lines(DATASETS[options.dataset].tree, intake.walk.rows)]
     lines += [f"left out: {count} files ({reason})" for reason, count in sorted(intake.walk.unused.items())]
     lines += [f"warning: {warning}" for warning in intake.walk.warnings]
+    lines += [f"warning: {warning}" for warning in (inspect(intake.walk) if inspect else [])]
     if plan.rows.num_rows != len(intake.walk.rows):
         lines.append(
             f"planned: {plan.rows.num_rows} of {len(intake.walk.rows)} images (--limit, --splits, earlier runs)"

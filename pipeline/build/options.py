@@ -24,6 +24,8 @@ class BuildOptions:
     limit: int | None = None
     shard_size: int | None = None
     seed: int | None = None
+    group_regex: str | None = None
+    split_by: str | None = None
     resize: str | None = None
     codec: str | None = None
     patch_size: int | None = None

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..parsers.choice import ParserChoice, choose_parser
+from ..parsers.choice import ParserChoice, choose_parser, engine_warning
 from ..parsers.errors import UnnamedParserError
 from ..shards.exclude import exclude_rows
 from ..shards.plan import Plan, PlanError, PlanSettings, read_plan, settings_differences
 from ..shards.planning import new_plan
 from ..sources import DATASETS, SourceError, Walk
+from ..sources.grouping import Grouping
 from ..sources.rows import SPLITS, check_root
 from ..taxonomy import Taxonomy
 from ..views import VIEWS
@@ -48,11 +49,14 @@ def resolve(options: BuildOptions) -> Intake:
     if not DATASETS[options.dataset].drawn:
         check_root(options.source_root, options.dataset)  # before weights are fetched
     views, tools = _views(options, existing)
-    walk = DATASETS[options.dataset].walk(options.source_root, Taxonomy.load(options.generators))
+    walk = _walk(options, settings, existing)
     exclude_rows(walk, licences=options.exclude_licences, file=options.exclude)
     before = existing.views if existing else {}
     if same := [name for name in options.replace if name in before and before[name].digest == views[name].digest]:
         walk.warnings.append(f"--replace {', '.join(ordered(same))}: the plan has these settings already")
+    new_tools = {name: choice for name, choice in tools.items() if name not in before}
+    warnings = (engine_warning(choice, options.parser_engine) for choice in new_tools.values())
+    walk.warnings += [warning for warning in warnings if warning]
     parsed = next(view.name for view in VIEWS.values() if view.tool == "parser")
     if (options.parser or options.parser_engine) and parsed not in views:
         walk.warnings.append(f"--parser and --parser-engine are of the {parsed} view, which is not built here")
@@ -70,11 +74,32 @@ def resolve(options: BuildOptions) -> Intake:
     return Intake(plan=plan, walk=walk, tools=tools, is_new=plan.document() != existing.document())
 
 
+def _walk(options: BuildOptions, settings: PlanSettings, existing: Plan | None) -> Walk:
+    """The sources as they are now, grouped as the plan's are."""
+    dataset, taxonomy = DATASETS[options.dataset], Taxonomy.load(options.generators)
+    if not dataset.grouped:
+        if settings.group_regex or settings.split_by:
+            raise PlanError("--group-regex and --split-by are of --dataset folder; a manifest has the column `group`")
+        return dataset.walk(options.source_root, taxonomy)
+    # A plan of version 0.1 took every `a+b` for a swap; a later one has a plus only where a pattern put it.
+    is_old = (
+        existing is not None and not settings.group_regex and any("+" in g for g in existing.rows["group"].to_pylist())
+    )
+    try:
+        grouping = Grouping.of(settings.group_regex, settings.split_by, has_pairs=is_old)
+    except ValueError as error:
+        raise PlanError(str(error)) from None
+    walk = dataset.walk(options.source_root, taxonomy, grouping=grouping)
+    if settings.split_by and not settings.group_regex:
+        walk.warnings.append("--split-by changes nothing without --group-regex: the group is the file's stem")
+    return walk
+
+
 def _settings(options: BuildOptions, existing: Plan | None) -> PlanSettings:
     base = existing.settings if existing else PlanSettings(dataset=options.dataset)
     given = {
         name: getattr(options, name)
-        for name in ("seed", "shard_size", "splits", "limit")
+        for name in ("seed", "shard_size", "splits", "limit", "group_regex", "split_by")
         if getattr(options, name) is not None
     }
     if options.splits is not None:  # a set: in any order, and twice, they are the same

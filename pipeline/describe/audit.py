@@ -15,7 +15,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 from ..shardset import ShardSet
 from .audit_features import F64, AuditRows, measure, summarise
-from .near_duplicates import audit_near_duplicates
+from .near_duplicates import audit_near_duplicates, duplicate_warnings
 
 NUM_FOLDS = 4
 MIN_GROUPS = 8  # tested identities or videos of a source, all folds together; sources with fewer are left out
@@ -40,7 +40,7 @@ def audit(shard_set: ShardSet) -> dict[str, Any]:
     found["warnings"] = [
         *_leak_warnings(found["tells_apart"]),
         *_picture_warnings(rows),
-        *_duplicate_warnings(found["near_duplicates"]),
+        *duplicate_warnings(found["near_duplicates"]),
     ]
     return found
 
@@ -186,17 +186,6 @@ def _picture_warnings(rows: AuditRows) -> list[str]:
         (unaligned, "faces are not aligned: the eyes' centre deviates over the images"),
     )
     return [f"{what}: {', '.join(sources)}" for sources, what in found if sources]
-
-
-def _duplicate_warnings(found: dict[str, Any]) -> list[str]:
-    if not found["count"]:
-        return []
-    one = found["pairs"][0]
-    capped = f", among {found['compared']} of {found['of']}" if found["compared"] < found["of"] else ""
-    return [
-        f"{found['count']} pairs of images in different splits look alike (within {found['max_bits']} of 64 bits of a "
-        f"perceptual hash{capped}), such as {one['paths'][0]} ({one['splits'][0]}) and {one['paths'][1]} ({one['splits'][1]})"
-    ]
 
 
 def _hash(identity: str) -> int:

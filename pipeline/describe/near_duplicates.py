@@ -120,11 +120,17 @@ def audit_near_duplicates(shard_set: ShardSet, max_images: int = MAX_IMAGES) -> 
     for batch in chosen.loader(views=["image"], batch_size=_BATCH, shuffle=False):
         images = batch["image"].permute(0, 2, 3, 1).numpy()  # (B, 3, H, W) -> (B, H, W, 3)
         hashes += [perceptual_hash(np.ascontiguousarray(image)) for image in images]
-    splits, paths = (np.array(chosen.index[name].to_pylist(), dtype=np.str_) for name in ("split", "source_path"))
+    splits, paths = (chosen.index[name].to_pylist() for name in ("split", "source_path"))
+    return describe_pairs(hashes, splits, paths, of=len(shard_set))
+
+
+def describe_pairs(hashes: list[Hashes], split_names: list[str], paths: list[str], *, of: int) -> dict[str, Any]:
+    """The JSON-ready document; of: how many images there are, compared or not."""
+    splits = np.array(split_names, dtype=np.str_)
     pairs = find_pairs(np.array(hashes, dtype=np.bool_).reshape(-1, _BITS), splits, max_listed=MAX_LISTED)
     return {
-        "compared": len(rows),
-        "of": len(shard_set),
+        "compared": len(paths),
+        "of": of,
         "max_bits": MAX_BITS,
         "count": pairs.count,
         "per_splits": pairs.per_splits,
@@ -137,6 +143,18 @@ def audit_near_duplicates(shard_set: ShardSet, max_images: int = MAX_IMAGES) -> 
             for pair in pairs.nearest
         ],
     }
+
+
+def duplicate_warnings(found: dict[str, Any]) -> list[str]:
+    """A sentence that names the nearest pair, where there are any."""
+    if not found["count"]:
+        return []
+    one = found["pairs"][0]
+    capped = f", among {found['compared']} of {found['of']}" if found["compared"] < found["of"] else ""
+    return [
+        f"{found['count']} pairs of images in different splits look alike (within {found['max_bits']} of 64 bits of a "
+        f"perceptual hash{capped}), such as {one['paths'][0]} ({one['splits'][0]}) and {one['paths'][1]} ({one['splits'][1]})"
+    ]
 
 
 def _lowest_frequencies() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

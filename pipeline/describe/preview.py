@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,45 +18,83 @@ from ..views.view import PICTURE_SIDE, Picture
 CELL = PICTURE_SIDE  # pixels a side of one view in a grid
 
 
+LINE = 18  # pixels above each sample, for its name
+NUM_ROWS = 5  # samples that are shown where nobody says how many
+MAX_SIDE = 16_384  # pixels of a picture; many programs open nothing larger
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
 class GridError(ValueError):
-    """A place that the picture must not be written to (exit code 2)."""
+    """A picture that cannot be, or not there (exit code 2)."""
 
 
-def describe_rows(shard_set: ShardSet, count: int) -> str:
-    """The first rows of the index with their sentences, one block a sample."""
+def describe_rows(shard_set: ShardSet, count: int | None) -> str:
+    """The first rows of the index, then the first one of every source that is not among them, as a table; below it the
+    sentences of each source."""
+    count = count or NUM_ROWS
     prompts = shard_set.document["prompts"]
-    blocks = []
-    for row in shard_set.index.slice(0, count).to_pylist():
-        facts = (
-            f"{row['split']}/{row['shard']} row {row['row']}  {row['generator']} ({row['kind']}, {row['family']})  "
-            f"{row['source_width']}x{row['source_height']} {row['source_format']}  {row['source_path']}"
-        )
-        sentences = prompts.get(row["generator"], {}).get("sentences", [])
-        blocks.append("\n".join([row["key"], "  " + facts, *(f"  {sentence}" for sentence in sentences if sentence)]))
-    return "\n".join(blocks)
+    names = shard_set.index["generator"].to_pylist()
+    firsts = {name: names.index(name) for name in dict.fromkeys(names)}
+    shown = [*range(min(count, len(names))), *(row for row in firsts.values() if row >= count)]
+    rows = shard_set.index.take(shown).to_pylist()
+    lines = _aligned([HEADINGS, *(_cells(row) for row in rows)])
+    for name in dict.fromkeys(row["generator"] for row in rows):
+        sentences = [sentence for sentence in prompts.get(name, {}).get("sentences", []) if sentence]
+        if sentences:
+            lines += ["", f"{name}:", *(f"  {sentence}" for sentence in sentences)]
+    return "\n".join(lines)
 
 
-def write_grid(shard_set: ShardSet, count: int, path: Path) -> None:
-    """A PNG with one row a sample: image, edge, noise, parsing, text; every source is shown before any a second time."""
+HEADINGS = ("source", "kind", "family", "split", "shard", "row", "size", "format", "key", "file")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{row['source_width']}x{row['source_height']}"
+    labels = (row[name] for name in ("generator", "kind", "family", "split", "shard"))
+    return (*labels, str(row["row"]), size, row["source_format"], row["key"], row["source_path"])
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as what stands in them, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def write_grid(shard_set: ShardSet, count: int | None, path: Path) -> None:
+    """A picture with one row a sample: image, edge, noise, parsing, text; every source is shown before any a second time.
+
+    count None: one of every source, and NUM_ROWS at least. The format is the one of its name. Raises GridError for another
+    one, and for a picture that would be too high.
+    """
     if is_within(path, shard_set.root):
         raise GridError(f"--grid {path} is inside the shard set, whose files are fixed; give another file")
+    if (form := FORMATS.get(path.suffix.lower())) is None:
+        raise GridError(f"--grid {path}: a picture is a {', '.join(FORMATS)} file")
+    most = MAX_SIDE // (CELL + LINE)
+    if count is None:
+        count = min(most, max(NUM_ROWS, len(shard_set.counts)))
+    if (shown := min(count, len(shard_set))) > most:
+        raise GridError(
+            f"-n {count}: a picture of {shown} samples would be {shown * (CELL + LINE)} pixels high; at most {MAX_SIDE} are "
+            f"drawn, which is -n {most}"
+        )
     rows = spread_rows(shard_set, count)
     if not rows:
         raise ShardSetError(f"{shard_set.root} has no samples to show; failures.parquet says why they were dropped")
     pictures = view_pictures(shard_set, rows)
-    height, width = len(rows) * (CELL + 18), len(VIEWS) * CELL
+    height, width = len(rows) * (CELL + LINE), len(VIEWS) * CELL
     canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
     for number, (row, views) in enumerate(zip(rows, pictures, strict=True)):
-        top = number * (CELL + 18)
+        top = number * (CELL + LINE)
         record = shard_set.index.slice(row, 1).to_pylist()[0]
         draw.text((4, top + 3), f"{record['generator']}   {record['split']}   {record['key']}", fill="black")
         for column, view in enumerate(VIEWS):
             if view in views:
-                canvas.paste(Image.fromarray(views[view]), (column * CELL, top + 18))
-    png = io.BytesIO()
-    canvas.save(png, format="PNG")
-    write_bytes(path, png.getvalue())
+                canvas.paste(Image.fromarray(views[view]), (column * CELL, top + LINE))
+    picture = io.BytesIO()
+    canvas.save(picture, format=form, **({"lossless": True} if form == "WEBP" else {}))
+    write_bytes(path, picture.getvalue())
 
 
 def spread_rows(shard_set: ShardSet, count: int) -> list[int]:

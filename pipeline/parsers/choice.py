@@ -15,6 +15,7 @@ from ..views.column import ViewPlan, plan_view
 from ..views.parsing import Labels, LabelTool
 from ..views.probe import probe_image
 from ..views.view import Sample
+from . import engines
 from .errors import ParserError, UnnamedParserError
 from .specs import ParserSpec
 from .specs import resolve as resolve_parser
@@ -114,6 +115,16 @@ def choose_parser(
     probe = None if spec.is_maps else np.ascontiguousarray(_probe(Parser.from_params(spec, params))).tobytes()
     plan = plan_view(view, params, codec_set=codec_set, weights_sha256=spec.sha256, probe=probe)
     return plan, ParserChoice(spec=spec, plan=plan)
+
+
+def engine_warning(choice: ParserChoice, engine: str | None) -> str | None:
+    """A sentence where `auto` came to torch for want of a package. engine: the one that was asked for."""
+    if engine not in (None, "auto") or choice.plan.params["engine"] != "torch" or engines.has_onnx():
+        return None
+    return (
+        "onnx and onnxruntime are not installed, so the parser runs on torch, which takes longer, and the plan keeps that; "
+        "pip install 'bmrl[onnx]' before a build (--overwrite for this one), or say --parser-engine torch"
+    )
 
 
 def choice_of(plan: ViewPlan) -> ParserChoice:

@@ -37,10 +37,10 @@ def resolve_engine(engine: str) -> str:
     single pixels between engines, so a plan keeps the name that came out.
     """
     if engine == "auto":
-        return "cuda" if _has_cuda() else "onnx" if _has_onnx() else "torch"
+        return "cuda" if _has_cuda() else "onnx" if has_onnx() else "torch"
     if engine not in ENGINES:
         raise ParserError(f"unknown parser engine {engine!r}; expected auto, {', '.join(ENGINES)}")
-    if engine == "onnx" and not _has_onnx():
+    if engine == "onnx" and not has_onnx():
         raise ParserError("--parser-engine onnx needs onnx and onnxruntime: pip install 'bmrl[onnx]', or use torch")
     if engine == "cuda" and not _has_cuda():
         raise ParserError("--parser-engine cuda: PyTorch sees no CUDA device; use auto, onnx or torch")
@@ -165,5 +165,5 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
-def _has_onnx() -> bool:
+def has_onnx() -> bool:
     return find_spec("onnxruntime") is not None and find_spec("onnx") is not None

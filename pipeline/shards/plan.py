@@ -56,6 +56,15 @@ class PlanSettings:
     shard_size: int = 256  # samples
     splits: tuple[str, ...] = SPLITS
     limit: int = 0  # samples per generator and split; 0 means all
+    group_regex: str = ""  # of --dataset folder; these two stand in plan.json only where they were given
+    split_by: str = ""
+
+    def document(self) -> dict[str, Any]:
+        given = {name: value for name, value in asdict(self).items() if value != "" or name not in _OPTIONAL}
+        return {**given, "splits": list(self.splits)}
+
+
+_OPTIONAL = ("group_regex", "split_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +108,7 @@ class Plan:
     def document(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
-            "settings": {**asdict(self.settings), "splits": list(self.settings.splits)},
+            "settings": self.settings.document(),
             "views": {name: view.to_json() for name, view in sorted(self.views.items())},
             "segments": [asdict(segment) for segment in self.segments],
             "num_rows": self.rows.num_rows,
@@ -166,4 +175,10 @@ def read_plan(root: Path) -> Plan | None:
 def settings_differences(plan: Plan, settings: PlanSettings) -> list[str]:
     """One line a setting that differs from the plan's."""
     old, new = asdict(plan.settings), asdict(settings)
-    return [f"{name}: the plan has {old[name]}, asked for {new[name]}" for name in old if old[name] != new[name]]
+    return [
+        f"{name}: the plan has {old[name] or 'none'}, asked for {new[name] or 'none'}"
+        if name in _OPTIONAL
+        else f"{name}: the plan has {old[name]}, asked for {new[name]}"
+        for name in old
+        if old[name] != new[name]
+    ]

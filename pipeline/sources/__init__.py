@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from ... import manifests
-from ..taxonomy import Taxonomy
 from .deepfakebench import walk_deepfakebench
 from .folder import walk_folder
 from .layout import Layout, parse_layout
@@ -25,8 +23,9 @@ class Dataset:
     layout: str
     licence: str
     obtain: str
-    walk: Callable[[Path | None, Taxonomy], Walk]
+    walk: Callable[..., Walk]  # (root, taxonomy), and with `grouped` the keyword `grouping`
     drawn: bool = False  # drawn by the package itself into --root before the walk
+    grouped: bool = False  # takes a Grouping
     tree: Layout | None = None  # of a named set, with its expected totals
 
 
@@ -77,6 +76,7 @@ DATASETS: dict[str, Dataset] = {
             licence="your files'",
             obtain="any folder of faces, one sub-folder a generator; real photographs in `real`",
             walk=walk_folder,
+            grouped=True,
         ),
         Dataset(
             name="manifest",

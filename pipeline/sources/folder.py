@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..taxonomy import Taxonomy
+from .grouping import JOIN, Grouping
 from .rows import (
     IMAGE_EXTENSIONS,
     LINKED_FOLDER,
@@ -18,22 +19,26 @@ from .rows import (
     Walk,
     check_inside,
     check_root,
+    count_shared,
     finish_walk,
-    group_split,
     is_utf8,
     unreadable,
 )
 
+PAIRS = r"/([^/+]+)\+?([^/+]*)\.[^/.]+$"  # stems `a` and `a+b`
 HIDDEN_FOLDER = "a hidden folder"
 MAPS = ("masks", "labels")  # beside the splits of what `bmrl-prep synth` and the embedded dataset write
 
 
-def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
-    """Rows of a folder tree. The group is the file's stem, so equal names in two generator folders share a split."""
+def walk_folder(root: Path | None, taxonomy: Taxonomy, grouping: Grouping = Grouping()) -> Walk:  # noqa: B008 - frozen
+    """Rows of a folder tree. The group is the file's stem, so equal names in two generator folders share a split, or what
+    `grouping` finds in the path."""
     root = check_root(root, "folder")
     if not root.is_dir():
         raise SourceError(f"--root {root} is a file; --dataset folder reads a folder tree")
     walk = Walk(root=root, rows=[])
+    unmatched: list[str] = []
+    joined = 0
     for folder, split in _generator_folders(root, walk):
         generator = taxonomy.find_or_unknown(folder.name)
         before = len(walk.rows)
@@ -44,8 +49,13 @@ def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
                 continue
             if path.is_symlink():
                 check_inside(path, root, relative)
-            chosen = split or group_split(path.stem)
-            if chosen is None:  # a stem `a+b` names two identities
+            group = grouping.group_of(relative, path.stem)
+            if group is None:
+                unmatched.append(relative)
+                continue
+            joined += grouping.pattern is None and not grouping.has_pairs and JOIN in path.stem
+            chosen = split or grouping.split_of(group, path.stem)
+            if chosen is None:  # two identities
                 walk.unused[TWO_SPLITS] += 1
                 continue
             walk.rows.append(
@@ -55,7 +65,7 @@ def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
                     kind=generator.kind,
                     family=generator.family,
                     split=chosen,
-                    group=path.stem,
+                    group=group,
                     synthetic=generator.name.startswith(("sim-", "control-")),
                     licence="unknown",
                 )
@@ -68,6 +78,18 @@ def walk_folder(root: Path | None, taxonomy: Taxonomy) -> Walk:
                 f"folder {folder.name!r} is taken for a generator, and its folders {', '.join(splits)} for no splits; expected "
                 f"is DIR/{splits[0]}/{folder.name}, else the hash decides"
             )
+    if unmatched:
+        raise SourceError(
+            f"--group-regex finds no identity in {len(unmatched)} paths, such as {', '.join(sorted(unmatched)[:3])}; it must "
+            "find one in every path below --root"
+        )
+    if joined:
+        walk.warnings.append(
+            f"{joined} file names hold a '+' and are taken for one identity each; where a+b is a swap of a and b, say so: "
+            f"--group-regex '{PAIRS}'"
+        )
+    if grouping.pattern is not None and (shared := count_shared(walk.rows)):
+        walk.warnings.append(f"{shared} identities that --group-regex finds stand in more than one split")
     walk.unused = +walk.unused  # without the reasons that nothing had
     if not walk.rows and any(path.suffix.lower() in IMAGE_EXTENSIONS for path in root.iterdir()):
         raise SourceError(f"images stand directly in {root}; expected one folder a generator: DIR/generator/*.png")

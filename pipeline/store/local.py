@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -199,20 +200,49 @@ def lock_root(root: Path, *, doing: str = "built") -> Iterator[bool]:
     log = root / LOG
     log.mkdir(parents=True, exist_ok=True)
     with (log / "lock").open("a+") as file:
-        held = True
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = _take(file)
         except (BlockingIOError, PermissionError):  # EACCES: what NFS may say of a lock that is taken
-            file.seek(0)
-            holder = file.read().strip() or "an unknown process"
-            raise RootBusyError(f"{root} is being {doing} by {holder}; wait for it to end, or stop it") from None
-        except OSError:
-            held = False
+            raise RootBusyError(f"{root} is being {doing} by {_holder(file)}; wait for it to end, or stop it") from None
         file.seek(0)
         file.truncate()
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield held
+
+
+def lock_holder(root: Path) -> str | None:
+    """Who holds ROOT at this moment; None where nobody does, or where it cannot be known."""
+    try:
+        with (root / LOG / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back as the file is closed
+            except (BlockingIOError, PermissionError):
+                return _holder(file)
+    except OSError:
+        pass
+    return None
+
+
+def _take(file: IO[str]) -> bool:
+    """Whether the file system has locks. Raises BlockingIOError or PermissionError where another process holds this one."""
+    for is_last in (False, True):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            if is_last:
+                raise
+            threading.Event().wait(0.05)  # it may be `lock_holder`, which asks for a moment
+        except OSError:
+            return False
+        else:
+            return True
+    raise AssertionError("the last turn returns or raises")
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip() or "an unknown process"
 
 
 def checkpoint(name: str, path: Path) -> None:

@@ -34,22 +34,25 @@ TINY = {
 }  # fmt: skip
 
 
-def write_untrained(folder: Path, shards: Path, protocol: str | None) -> Path:
-    """A run whose weights are as they were at the start."""
+def write_untrained(folder: Path, shards: Path, protocol: str | None, *, resize: str | None = None) -> Path:
+    """A run whose weights are as they were at the start. resize: the kernel of the images that it claims to know."""
     shard_set = ShardSet.open(shards)
     rows = shard_set.select(split="train", protocol=protocol, part="seen" if protocol else None)
     config = resolve_config("bmrl", "demo", "sound", {name: str(value) for name, value in TINY.items()})
     torch.manual_seed(0)
     folder.mkdir(parents=True)
-    data = {
+    data: dict[str, Any] = {
         "name": "small",
         "root_digest": shard_set.root_digest,
         "views": {name: view["digest"] for name, view in shard_set.views.items()},
         "params": {name: view["params"] for name, view in shard_set.views.items()},
         "n_train": rows.counts,
     }
-    write_run(folder, Run(config=config, labels=LabelSpace.of(rows.classes), protocol=protocol, data=data), {})
-    save_weights(from_config(config, rows.classes), folder / "best.safetensors")
+    if resize is not None:
+        data["params"]["image"] = {**data["params"]["image"], "resize": resize}
+    run = Run(config=config, labels=LabelSpace.of(rows.classes), protocol=protocol, data=data)
+    write_run(folder, run, {})
+    save_weights(from_config(config, rows.classes), folder / "best.safetensors", meaning=run.meaning)
     return folder
 
 
@@ -266,12 +269,14 @@ def test_both_files_are_of_one_evaluation(
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_an_evaluation_beside_a_training_that_runs(judge: Invoke, run: Path, small_root: Path, tmp_path: Path) -> None:
+def test_an_evaluation_beside_a_training_that_runs(
+    judge: Invoke, small_protocol: str, small_root: Path, tmp_path: Path
+) -> None:
     """The last line of metrics.jsonl may be torn; what is no record of the trainer is left out. Views with other
     parameters than those of the training are named."""
+    run = write_untrained(tmp_path / "run", small_root, small_protocol, resize="area")
     step = '{"step": 1, "epoch": 0, "loss": 1.0, "accuracy": 0.5}\n'
     (run / "metrics.jsonl").write_text(step + '{"step": 2}\n{"epoch": 0}\n[]\n{"step": 3, "lo')
-    edit(run, data__params__image__resize="area")
     done = judge(run, "--out", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)

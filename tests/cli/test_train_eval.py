@@ -15,6 +15,7 @@ from support import fit
 from bmrl.cli import attribute
 from bmrl.cli import eval as evaluate
 from bmrl.model.evaluation.controls.features import Rows
+from bmrl.model.runs.folder import read_run
 from bmrl.pipeline.shardset import ShardSet
 
 Invoke = Callable[..., Result]
@@ -52,7 +53,10 @@ def test_what_a_run_holds(run: Path, small_root: Path) -> None:
     assert [line.get("step") for line in lines] == [1, 2, 3, 4, 5, None]
     for name in ("best.safetensors", "last.safetensors", "state.json", "calibration.json"):
         assert (run / name).is_file()
-    assert b"__metadata__" not in (run / "best.safetensors").read_bytes()[:200_000]
+    for name in ("best.safetensors", "last.safetensors"):  # no times: equal runs give equal bytes (below)
+        data = (run / name).read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        assert header["__metadata__"] == {"bmrl_meaning": read_run(run).meaning}
     assert not [path.name for path in run.iterdir() if path.name.startswith(".tmp")]
 
 

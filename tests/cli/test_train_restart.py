@@ -26,6 +26,7 @@ from bmrl.cli import train
 from bmrl.pipeline.store.local import lock_root
 
 training = import_module("bmrl.model.runs.train")  # the package names a function so
+calibration = import_module("bmrl.model.runs.calibrate")
 TINY = (
     *("--preset", "demo", "--device", "cpu", "--batch-size", "4"),
     *("--set", "model.dim=16", "--set", "model.depth=1", "--set", "model.heads=2", "--set", "model.mlp=16"),
@@ -347,7 +348,7 @@ def test_a_signal_outside_the_steps_ends_it_too(
         if moment.startswith("swallowed"):
             patch.setattr(training, "from_config", build)
         else:
-            patch.setattr(training, "fit_temperature", terminate)
+            patch.setattr(calibration, "fit_temperature", terminate)
             patch.setattr("bmrl.cli.exits.click.echo", again)
         result = fit(small_root, tmp_path / "run", "--protocol", small_protocol, "--epochs", "1")
     assert len(lost) == moment.startswith("swallowed")

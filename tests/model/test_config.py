@@ -79,16 +79,38 @@ def test_overrides(key: str, value: Any, expected: tuple[str, str, Any]) -> None
         ("epoch", 3, "setting 'epoch' is unknown"),
         ("model.epochs", 3, "setting 'model.epochs' is unknown"),
         ("nothing.lr", 3, "setting 'nothing.lr' is unknown"),
-        ("epochs", "many", "setting epochs: 'many' is not a int"),
-        ("flip", "perhaps", "setting flip: 'perhaps' is not a bool"),
-        ("model.widths", "4,x", "setting model.widths: '4,x' is not a tuple"),
-        ("lr", None, "setting lr: None is not a float"),
+        ("epochs", "many", "setting epochs: 'many' is not a whole number such as "),
+        ("flip", "perhaps", "setting flip: 'perhaps' is not true or false"),
+        ("model.widths", "4,x", "setting model.widths: '4,x' is not a list such as "),
+        ("lr", None, "setting lr: None is not a number such as "),
     ],
 )
 def test_errors_name_the_key(key: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError) as error:
         resolve_config("bmrl", "demo", "sound", {key: value})
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "sentence"),
+    [
+        ("model", {"dim": "x"}, 'setting model.dim: "x" is not a whole number such as 512'),
+        ("model", {"widths": ["a"]}, 'setting model.widths: ["a"] is not a list such as 32,64,128,256,512'),
+        ("losses", {"dfacc": None}, "setting losses.dfacc: null is not a number such as 1.0"),
+        ("train", {"epochs": True}, "setting train.epochs: true is not a whole number such as 45"),
+        ("train", {"flip": 1}, "setting train.flip: 1 is not true or false"),
+        ("train", {"optimizer": 3}, "setting train.optimizer: 3 is not a word such as adam"),
+        ("equations", None, "setting equations is no mapping of settings"),
+        ("attributor", None, "setting attributor is no name"),
+    ],
+)
+def test_a_config_file_of_other_types_is_a_sentence(section: str, changes: Any, sentence: str) -> None:
+    """Without a word of Python's."""
+    document = config_to_json(resolve_config("bmrl", "paper", "sound"))
+    document[section] = [] if changes is None else {**document[section], **changes}
+    with pytest.raises(ValueError) as error:
+        config_from_json(document)
+    assert str(error.value) == sentence
 
 
 def test_unknown_presets_and_semantics_list_the_known_ones() -> None:

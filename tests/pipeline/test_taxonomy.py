@@ -221,3 +221,30 @@ def test_a_users_generator_reaches_the_shards_and_their_prompts(
         1,
         "error: generator MyGAN: kind 'swap' is none of real, EFS, AM, FS, FR, unknown\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "names"),
+    [
+        ("AM", "GAN", "AttGAN,IcGAN,STGAN,StarGAN v2"),
+        ("AM", "other", "FaderNet,Fader Networks"),
+        ("EFS", "other", "Glow"),
+        ("EFS", "autoregressive", "VQ-VAE-2,vqvae2"),
+        ("EFS", "GAN", "StyleSwin,BMSG-GAN,ProGAN,Progressive GAN"),
+        ("EFS", "diffusion", "VE-SDE,FLUX,FLUX.1-dev,SDXL,Stable Diffusion XL,Imagen,Midjourney"),
+        ("FS", "GAN", "FaceShifter,GHOST,roop"),
+        ("FR", "GAN", "LivePortrait,live_portrait"),
+    ],
+)
+def test_common_generators_are_known(kind: str, family: str, names: str) -> None:
+    for name in names.split(","):
+        found = TAXONOMY.find(name)
+        assert found is not None and (found.kind, found.family) == (kind, family), name
+
+
+def test_an_own_entry_stands_for_a_shipped_one_however_it_is_spelt(tmp_path: Path) -> None:
+    """A file that named a generator before it was shipped goes on saying what it said."""
+    (tmp_path / "mine.yaml").write_text("att-gan: {kind: EFS, family: other, aliases: [agan]}\n")
+    taxonomy = Taxonomy.load(tmp_path / "mine.yaml")
+    for name in ("AttGAN", "att-gan", "agan"):
+        assert taxonomy.find_or_unknown(name).name == "att-gan" and taxonomy.find_or_unknown(name).kind == "EFS"

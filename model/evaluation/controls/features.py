@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -82,11 +83,18 @@ def _luma(rgb: npt.NDArray[np.uint8]) -> F32:
 
 TRACE_FEATURES = {"log-spectrum": log_spectrum, "SRM co-occurrences": srm_cooccurrences}
 LEAK_CLASSIFIERS = ("nearest centre", "logistic", "1-NN")  # of content features
+COARSE_FEATURES = {"32x32 thumbnail": thumbnail, "colour means": color_means}  # the cheapest, which see no trace at all
 CONTENT_FEATURES = {"32x32 thumbnail": thumbnail, "blurred, sigma 4": blurred, "colour means": color_means}
+ALL_FEATURES = TRACE_FEATURES | CONTENT_FEATURES
 
 
-def extract(batches: Iterable[Batch], containers: dict[str, tuple[float, ...]]) -> Rows:
-    """Features of every row. containers: key -> native width, height, format number, JPEG quality (source_* of the index)."""
+def extract(
+    batches: Iterable[Batch],
+    containers: Mapping[str, tuple[float, ...]] | None,
+    features: Mapping[str, Callable[[npt.NDArray[np.uint8]], F32]] = ALL_FEATURES,
+) -> Rows:
+    """Features of every row. containers: key -> native width, height, format number, JPEG quality (source_* of the index);
+    None: they are left out."""
     labels: list[int] = []
     generators: list[str] = []
     columns: dict[str, list[F32]] = {}
@@ -95,10 +103,11 @@ def extract(batches: Iterable[Batch], containers: dict[str, tuple[float, ...]]) 
             images = np.ascontiguousarray(batch["image"].permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
             labels += batch["label"].tolist()
             generators += batch["generator"]
-            for i, found in enumerate(pool.map(_image_features, images)):
+            for i, found in enumerate(pool.map(partial(_image_features, features), images)):
                 if "parsing" in batch:
                     found["label-map areas"] = _areas(batch["parsing"][i].numpy())
-                found["native size and format"] = np.array(containers[batch["key"][i]], dtype=np.float32)
+                if containers is not None:
+                    found["native size and format"] = np.array(containers[batch["key"][i]], dtype=np.float32)
                 for name, values in found.items():
                     columns.setdefault(name, []).append(values)
     return Rows(
@@ -108,8 +117,10 @@ def extract(batches: Iterable[Batch], containers: dict[str, tuple[float, ...]]) 
     )
 
 
-def _image_features(rgb: npt.NDArray[np.uint8]) -> dict[str, F32]:
-    return {name: make(rgb) for name, make in (TRACE_FEATURES | CONTENT_FEATURES).items()}
+def _image_features(
+    features: Mapping[str, Callable[[npt.NDArray[np.uint8]], F32]], rgb: npt.NDArray[np.uint8]
+) -> dict[str, F32]:
+    return {name: make(rgb) for name, make in features.items()}
 
 
 def _areas(labels: npt.NDArray[np.uint8]) -> F32:

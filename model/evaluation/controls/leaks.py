@@ -6,7 +6,7 @@ An attributor that a thumbnail, a colour mean or the file format matches has lea
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..case import Track, untracked
 from ..question import judge
 from .features import CONTENT_FEATURES, F32, LEAK_CLASSIFIERS, TRACE_FEATURES, Rows
 
@@ -33,31 +34,26 @@ CLASSIFIERS = {
     "1-NN": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier(1)),
     "boosted trees": lambda: HistGradientBoostingClassifier(max_iter=60, random_state=0),
 }
+QUICK_CLASSIFIERS = ("nearest centre", "logistic")
 
 
-def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, seed: int = 0) -> dict[str, Any]:
+def control_tables(
+    train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, seed: int = 0, track: Track = untracked
+) -> dict[str, Any]:
     """leaks: content feature -> classifier -> accuracy on seen test rows; classical: probe -> accuracy and unseen AUROC.
 
     Also the best leak, chance, the majority guess, and the probe trained on shuffled labels, which must give chance.
     """
-    leaks = {
-        feature: {
-            name: _accuracy(_fit(CLASSIFIERS[name](), train.columns[feature], train.labels), seen, feature)
-            for name in LEAK_CLASSIFIERS
-        }
-        for feature in _leaks(train)
-    }
+    leaks = _leak_accuracies(train, seen, LEAK_CLASSIFIERS, track)
     classical: dict[str, Any] = {}
-    for feature in TRACE_FEATURES:
+    for feature in track(tuple(TRACE_FEATURES), "fitting the classical baseline"):
         model = linear_probe().fit(train.columns[feature], train.labels)
         classical[feature] = {"accuracy": _accuracy(model, seen, feature), **_probe_auroc(model, seen, unseen, feature)}
     shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(train.labels)
     feature = "SRM co-occurrences"
-    flat = [(value, f"{name}, {kind}") for name, row in leaks.items() for kind, value in row.items()]
-    best, where = max(flat)
     return {
         "leaks": leaks,
-        "best_leak": {"accuracy": best, "control": where},
+        "best_leak": _best_of(leaks),
         "classical": classical,
         "shuffled_labels": _accuracy(linear_probe().fit(train.columns[feature], shuffled), seen, feature),
         "chance": 1.0 / num_classes,
@@ -65,8 +61,33 @@ def control_tables(train: Rows, seen: Rows, unseen: Rows, *, num_classes: int, s
     }
 
 
+def best_leak(train: Rows, judged: Rows) -> dict[str, Any]:
+    """accuracy and control of the best of the quick leak classifiers, on the content features that the rows have."""
+    return _best_of(_leak_accuracies(train, judged, QUICK_CLASSIFIERS))
+
+
+def _leak_accuracies(
+    train: Rows, judged: Rows, classifiers: Sequence[str], track: Track = untracked
+) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {feature: {} for feature in _leaks(train)}
+    for feature, name in track([(feature, name) for feature in found for name in classifiers], "fitting leak controls"):
+        model = _fit(CLASSIFIERS[name](), train.columns[feature], train.labels)
+        found[feature][name] = _accuracy(model, judged, feature)
+    return found
+
+
+def _best_of(leaks: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    best, where = max((value, f"{name}, {kind}") for name, row in leaks.items() for kind, value in row.items())
+    return {"accuracy": best, "control": where}
+
+
 def level_controls(
-    train: Rows, seen: Rows, unseen: Rows, truths: Mapping[str, Mapping[str, str]]
+    train: Rows,
+    seen: Rows,
+    unseen: Rows,
+    truths: Mapping[str, Mapping[str, str]],
+    *,
+    track: Track = untracked,
 ) -> dict[str, dict[str, Any]]:
     """content and probe -> level -> the facts of `zero_shot.ask`, of classifiers trained for that question alone.
 
@@ -79,7 +100,7 @@ def level_controls(
         "probe": [(feature, "logistic") for feature in TRACE_FEATURES],
     }
     tables: dict[str, dict[str, Any]] = {way: {} for way in pairs}
-    for level, truth in truths.items():
+    for level, truth in track(tuple(truths.items()), "fitting zero-shot controls"):
         true = np.array([truth.get(name, "") for name in train.generators])
         kept = true != ""
         candidates = list(dict.fromkeys(true[kept].tolist()))

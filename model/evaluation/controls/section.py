@@ -16,7 +16,8 @@ def controls_section(case: Case) -> Section:
         return Section(document={"controls": None})
     from .leaks import control_tables  # scikit-learn, which a training does without
 
-    found = control_tables(*case.control_rows, num_classes=len(case.classes)) | {"rows": dict(case.control_counts)}
+    found = control_tables(*case.control_rows, num_classes=len(case.classes), track=case.track)
+    found |= {"rows": dict(case.control_counts)}
     accuracy = closed_set(case.seen.logits, case.seen.labels)["accuracy"]
     return Section(document={"controls": found}, tables=(leak_table(found, accuracy), baseline_table(found)))
 

@@ -106,7 +106,7 @@ def test_cuda_agrees_with_torch() -> None:
 
 def test_engine_names_resolve_to_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_has_cuda", lambda: False)
-    monkeypatch.setattr(engines, "_has_onnx", lambda: False)
+    monkeypatch.setattr(engines, "has_onnx", lambda: False)
     assert engines.resolve_engine("auto") == "torch"
     with pytest.raises(ParserError, match="pip install"):
         engines.resolve_engine("onnx")
@@ -114,7 +114,7 @@ def test_engine_names_resolve_to_one_that_runs(monkeypatch: pytest.MonkeyPatch) 
         engines.resolve_engine("cuda")
     with pytest.raises(ParserError, match="expected auto, torch, onnx, cuda"):
         engines.resolve_engine("tensorrt")
-    monkeypatch.setattr(engines, "_has_onnx", lambda: True)
+    monkeypatch.setattr(engines, "has_onnx", lambda: True)
     assert engines.resolve_engine("auto") == "onnx"
     monkeypatch.setattr(engines, "_has_cuda", lambda: True)
     assert engines.resolve_engine("auto") == "cuda"

@@ -8,7 +8,8 @@ import pytest
 from support import write_faces
 
 from bmrl.pipeline.sources import SourceError
-from bmrl.pipeline.sources.folder import walk_folder
+from bmrl.pipeline.sources.folder import PAIRS, walk_folder
+from bmrl.pipeline.sources.grouping import Grouping
 from bmrl.pipeline.sources.manifest import walk_manifest
 from bmrl.pipeline.sources.rows import group_split, hash_split
 from bmrl.pipeline.taxonomy import Taxonomy
@@ -121,7 +122,7 @@ def test_a_stem_of_two_identities_is_split_by_both(tmp_path: Path) -> None:
     for stem in ("039+047", "039+007", "007"):
         (tmp_path / "SimSwap").mkdir(exist_ok=True)
         (tmp_path / f"SimSwap/{stem}.png").write_bytes(stem.encode())
-    found = walk_folder(tmp_path, TAXONOMY)
+    found = walk_folder(tmp_path, TAXONOMY, Grouping.of(PAIRS, ""))  # a folder is asked for pairs, a manifest has them
     assert [(row.group, row.split) for row in found.rows] == [("007", "train"), ("039+047", "test")]
     assert found.unused == {"its identities fall into different splits": 1}
 
