@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +12,8 @@ import click
 from .exits import Command, say, sentences
 from .options import PATH, Share
 from .process import keep_freed_memory, share_cores
+
+MIN_WIDTH = 60  # characters that a table needs
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,5 +65,6 @@ def main(
     if as_json:
         click.echo(json.dumps(result.document, indent=2))
     else:
-        click.echo(render_text(result))
+        is_terminal = sys.stdout.isatty()  # elsewhere a line stays a line
+        click.echo(render_text(result, max(MIN_WIDTH, shutil.get_terminal_size().columns) if is_terminal else None))
         click.echo(f"\nreport: {out / 'report.html'}")

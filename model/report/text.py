@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..evaluation.result import Cell, Column, Figure, Result, Table, percent
+from .fit import fit_rows, wrap
 
 NOT_MEASURED = "-"
 FORMATS: dict[str, Callable[[float], str]] = {
@@ -15,14 +16,19 @@ FORMATS: dict[str, Callable[[float], str]] = {
 }
 
 
-def render_text(result: Result) -> str:
-    """Every table, with an empty line between two."""
-    return "\n\n".join("\n".join(render_table(table)) for table in result.tables)
+def render_text(result: Result, width: int | None = None) -> str:
+    """Every table, with an empty line between two. width: of the terminal; None: as wide as the tables are."""
+    return "\n\n".join("\n".join(render_table(table, width)) for table in result.tables)
 
 
-def render_table(table: Table) -> list[str]:
+def render_table(table: Table, width: int | None = None) -> list[str]:
     """Lines: the columns' titles, the rows, the notes."""
     lines = []
+    if width is not None:
+        titles = [column.title for column in table.columns]
+        rows = [[write(cell, c) for cell, c in zip(row, table.columns, strict=True)] for row in table.rows]
+        lines = fit_rows([titles, *rows], table.columns, width) if titles else []
+        return [*lines, *(line for note in table.notes for line in wrap(note, width))]
     if table.columns:
         lines.append(_line([column.title for column in table.columns], table.columns))
         lines += [

@@ -101,3 +101,19 @@ def test_progress_goes_to_the_end_and_empty_parts_show_none(
     done = invoke(evaluate.main, tmp_path / "run", "--shards", small_root, "--device", "cpu")
     assert "attributing seen: 100%" in done.stderr
     assert "attributing unseen" not in done.stderr and "0it" not in done.stderr
+
+
+def test_on_a_terminal_the_table_fits(
+    invoke: Invoke, trained: tuple[Path, Result], small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (trained[0], "--shards", small_root, "--device", "cpu", "--out", tmp_path)
+    plain = invoke(evaluate.main, *options).stdout.splitlines()
+    assert max(map(len, plain)) > 100  # in a file or a pipe a sentence stays one line
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
+    *lines, empty, report = invoke(evaluate.main, *options).stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and empty == "" and report == plain[-1]
+    words = set(" ".join(lines).split())
+    assert {word for line in plain for word in line.split() if "%" in word or "." in word} - {str(report)} <= {
+        *words, *report.split()
+    }  # fmt: skip
