@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from .protocols import Protocol, load_protocol
 from .shards.finish import index_schema
 from .shards.names import DATASET_JSON, INDEX, PLAN_JSON, SUMS, shard_name
 from .shards.plan import SCHEMA_VERSION
 from .shards.selection import Selection, plans_of, selection_digest, shard_names_of
-from .shards.sums import read_sums
+from .shards.sums import SUMS_BYTES, read_sums
+from .store.reading import TABLE_BYTES, read_within
+from .store.tables import parse_table
 from .views import VIEWS
 from .views.column import ViewPlan
 
@@ -62,9 +63,11 @@ class ShardSet:
             what = "its build is not complete: run it again" if (root / PLAN_JSON).exists() else "no shard set is there"
             raise ShardSetError(f"{root} has no dataset.json ({what})")
         try:
-            document = json.loads(file.read_bytes())
+            document = json.loads(read_within(root, DATASET_JSON))
             version = document["schema_version"]
-        except (ValueError, KeyError, TypeError):
+        except OSError as error:
+            raise ShardSetError(f"{file} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ShardSetError(f"{file} is damaged; `bmrl-prep build` writes it again") from None
         if version != SCHEMA_VERSION:
             raise ShardSetError(f"{file} has schema_version {version}, this version of bmrl reads {SCHEMA_VERSION}")
@@ -73,7 +76,7 @@ class ShardSet:
         sums = _sums(root)
         for name in (DATASET_JSON, INDEX):  # a flipped bit in either would be another epoch
             try:
-                found = hashlib.sha256((root / name).read_bytes()).hexdigest()
+                found = hashlib.sha256(read_within(root, name, limit=TABLE_BYTES)).hexdigest()
             except OSError as error:
                 raise ShardSetError(f"{root / name} cannot be read: {error.strerror}") from error
             if found != sums.get(name):
@@ -86,7 +89,7 @@ class ShardSet:
             if name not in allowed:
                 raise ShardSetError(f"{file}: {name!r} is not a name of a {what}")
         try:
-            index = pq.read_table(root / INDEX).combine_chunks()
+            index = parse_table(read_within(root, INDEX, limit=TABLE_BYTES)).combine_chunks()
         except (OSError, pa.ArrowException) as error:
             raise ShardSetError(f"{root / INDEX} cannot be read: {str(error).splitlines()[0]}") from error
         if absent := sorted(set(index_schema(document["views"]).names) - set(index.column_names)):
@@ -109,7 +112,7 @@ class ShardSet:
     @property
     def root_digest(self) -> str:
         """Identity of the data: the hash of SHA256SUMS, which lists every file."""
-        return hashlib.sha256((self.root / SUMS).read_bytes()).hexdigest()
+        return hashlib.sha256(read_within(self.root, SUMS, limit=SUMS_BYTES)).hexdigest()
 
     @property
     def sums(self) -> dict[str, str]:

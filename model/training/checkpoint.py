@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ...pipeline.store.local import link_or_copy, remove_temporaries, write_bytes, write_readable_json
+from ...pipeline.store.reading import JSON_BYTES, check_safetensors, read_file
 from ..attributor import Attributor
 from ..errors import RunError
 
@@ -27,10 +28,12 @@ STATE = {"step", "loader", "best_val_nll", "weights", "optimizer"}
 def read_json(path: Path) -> Any:
     """Raises RunError where the file is absent or damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_file(path, limit=JSON_BYTES))
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: {path.parent} is no run of bmrl-train") from None
-    except ValueError:
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
         raise RunError(f"{path} is damaged; train again into another --out") from None
 
 
@@ -39,10 +42,16 @@ def save_weights(model: Attributor, path: Path) -> None:
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}), hashed=False)
 
 
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises OSError and SafetensorError; the header's length is held against the file."""
+    check_safetensors(path)
+    return load_file(path)
+
+
 def load_weights(model: Attributor, path: Path) -> None:
     """Raises RunError where the file is absent, damaged, or of another architecture or class list."""
     try:
-        state = load_file(path)
+        state = read_tensors(path)
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: the run has no such checkpoint yet") from None
     except (SafetensorError, OSError) as error:
@@ -88,8 +97,8 @@ class Checkpoints:
             raise RunError(f"{self.run / 'state.json'} is damaged; train again into another --out")
         load_weights(model, self.folder / state["weights"])
         try:
-            _load_moments(optimizer, names, load_file(self.folder / state["optimizer"]))
-        except (SafetensorError, OSError, KeyError) as error:
+            _load_moments(optimizer, names, read_tensors(self.folder / state["optimizer"]))
+        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"{self.folder / state['optimizer']} is damaged ({error}); train again") from error
         return state
 

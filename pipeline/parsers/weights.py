@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..store.reading import check_regular, check_safetensors
 from .errors import ParserError
 from .orders import NUM_CLASSES
 
@@ -50,9 +51,10 @@ def read_metadata(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_safetensors(path)
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ParserError(f"{path}: is no whole .safetensors file ({error}); fetch it again") from error
 
 
@@ -63,6 +65,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
     try:
         with warnings.catch_warnings():
+            check_regular(path)
+            if path.suffix == ".safetensors":
+                check_safetensors(path)
             warnings.simplefilter("ignore")  # about other pickles' protocols, before the refusal
             loaded = (
                 load_file(path)

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..sources.rows import SPLITS
 from ..store.local import canonical_json, checkpoint, write_json, write_parquet
+from ..store.reading import TABLE_BYTES, read_within
+from ..store.tables import parse_table
 from ..views import VIEWS
 from ..views.column import ViewPlan
 from .names import PLAN_JSON, PLAN_ROWS, shard_name
@@ -139,14 +140,21 @@ def read_plan(root: Path) -> Plan | None:
     if not file.exists():
         return None
     try:
-        document = json.loads(file.read_bytes())
+        document = json.loads(read_within(root, PLAN_JSON))
         version = document["schema_version"]
-    except (ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise PlanError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise PlanError(f"{file} is damaged; restore it, or start anew with --overwrite") from None
     if version != SCHEMA_VERSION:
         raise PlanError(f"{file} has schema_version {version}, this version of bmrl reads {SCHEMA_VERSION}")
     try:
-        rows = pq.read_table(root / PLAN_ROWS).slice(0, document["num_rows"]).cast(ROW_SCHEMA).combine_chunks()
+        rows = (
+            parse_table(read_within(root, PLAN_ROWS, limit=TABLE_BYTES))
+            .slice(0, document["num_rows"])
+            .cast(ROW_SCHEMA)
+            .combine_chunks()
+        )
         plan = Plan(
             settings=PlanSettings(**{**document["settings"], "splits": tuple(document["settings"]["splits"])}),
             views={name: ViewPlan.from_json(view) for name, view in document["views"].items()},

@@ -19,6 +19,7 @@ from typing import Any
 import xxhash
 
 from ..store.local import AtomicFile, Written, checkpoint, write_json
+from ..store.reading import NotRegularError, check_no_link, read_within
 from .names import sidecar_name, tar_name
 
 HEADER_BYTES = 512  # ustar header before each member; no PAX header ever
@@ -41,6 +42,7 @@ class ColumnWriter:
         self.tar_path = root / tar_name(view, shard)
         self.sidecar_path = root / sidecar_name(view, shard)
         self.tar_path.parent.mkdir(exist_ok=True)
+        check_no_link(root, view)
         self._view, self._shard = view, shard
         self._file = AtomicFile(self.tar_path)
         self._keys: list[str] = []
@@ -108,8 +110,8 @@ def keys_sha256(keys: Iterable[str]) -> str:
 def read_sidecar(root: Path, view: str, shard: str) -> Sidecar | None:
     """The sidecar, or None where it is absent, torn or another one's (its unit of work is then done again)."""
     try:
-        document = json.loads((root / sidecar_name(view, shard)).read_bytes())
-    except (FileNotFoundError, ValueError):
+        document = json.loads(read_within(root, sidecar_name(view, shard)))
+    except (FileNotFoundError, NotRegularError, ValueError, RecursionError):
         return None
     if (
         not isinstance(document, dict)
@@ -127,7 +129,7 @@ def is_done(root: Path, sidecar: Sidecar | None, digest: str) -> bool:
     tar = root / tar_name(sidecar["view"], sidecar["shard"])
     if sidecar["num_samples"] == 0:
         return not tar.exists()
-    return tar.is_file() and tar.stat().st_size == sidecar["bytes"]
+    return tar.is_file() and not tar.is_symlink() and tar.stat().st_size == sidecar["bytes"]
 
 
 def check_planned(sidecar: Sidecar, planned: Collection[str]) -> None:
@@ -143,7 +145,7 @@ def read_members(root: Path, sidecar: Sidecar, suffix: str) -> list[bytes]:
     if sidecar["num_samples"] == 0:  # there is no tar
         return []
     path = root / tar_name(sidecar["view"], sidecar["shard"])
-    data = path.read_bytes()
+    data = read_within(root, tar_name(sidecar["view"], sidecar["shard"]), limit=sidecar["bytes"])
     if xxhash.xxh3_128_hexdigest(data) != sidecar["xxh3_128"]:
         raise DamagedShardError(f"{path} is damaged: its xxh3 is not its sidecar's; run `bmrl-prep verify --deep`")
     return [data[offset : offset + size] for offset, size in sidecar["members"].get(suffix, [])]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..parsers.choice import choice_of
 from ..store.local import TEMPORARY_PREFIX, file_sha256
+from ..store.reading import open_regular, read_file, read_within
 from ..views import VIEWS
 from ..views.column import ViewPlan
 from ..views.view import Sample, rows_view
@@ -107,7 +108,7 @@ def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: 
     assert plan is not None
     damages: list[Damage] = []
     if DATASET_JSON not in broken:
-        document = json.loads((root / DATASET_JSON).read_bytes())
+        document = json.loads(read_within(root, DATASET_JSON))
         if document["plan_id"] != plan.id:
             damages.append(Damage(DATASET_JSON, "is of another plan than plan.json"))
     named = set(TABLES)
@@ -162,7 +163,7 @@ def _check_members(path: Path, name: str, plan: ViewPlan, sidecar: Sidecar) -> l
         (f"{key}.{suffix}", *next(places[suffix], (-1, -1))) for key in sidecar["keys"] for suffix in sorted(plan.codec)
     ]
     number = 0
-    with tarfile.open(path) as tar:
+    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for number, member in enumerate(tar, start=1):
             if number > len(expected) or (member.name, member.offset_data, member.size) != expected[number - 1]:
                 return [Damage(name, f"member {number} is {member.name!r}, which the sidecar does not say")]
@@ -190,7 +191,7 @@ class _Place:
 
     def member(self, view: str, suffix: str) -> bytes:
         offset, size = self.sidecar(view)["members"][suffix][self.number]
-        with (self.root / tar_name(view, self.shard)).open("rb") as file:
+        with open_regular(self.root / tar_name(view, self.shard)) as file:
             file.seek(offset)
             return file.read(size)
 
@@ -230,7 +231,7 @@ def _rederive_sample(
     if source_root is not None:
         assert decisive.decode is not None
         try:
-            source = decisive.decode((source_root / row["source_path"]).read_bytes(), decisive.params_of(plan.params))
+            source = decisive.decode(read_file(source_root / row["source_path"]), decisive.params_of(plan.params))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             name = tar_name(decisive.name, place.shard)

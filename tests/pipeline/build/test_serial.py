@@ -119,7 +119,7 @@ def test_a_drawing_is_made_here_too(
         given.append(num_workers)
         raise OSError(0, "drawn")
 
-    monkeypatch.setattr("bmrl.pipeline.demo.draw.draw_demo", drawn)
+    monkeypatch.setattr("bmrl.pipeline.build.drawn.draw_demo", drawn)
     for more in ((), ("--workers", "3"), ("--workers", "0")):
         invoke(main, "build", "--dataset", "demo", "--out", tmp_path / "out", *more)
     assert given == [os.cpu_count(), 3, 0]
