@@ -6,6 +6,7 @@ view. Tasks read and write files, no image passes through the object store, and 
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -25,6 +26,8 @@ from .work import ShardResult, ShardTask, build_views, build_with_tool, trail_pa
 
 MAX_ATTEMPTS = 3  # of a task whose worker died, the first included
 NODE_DIED = "the Ray node died (out of memory, or killed); what is committed stays, the same command goes on"
+LOOPBACK = "127.0.0.1"
+VITAL = ("gcs_server", "raylet")  # processes of a local Ray
 STALL_S = 600.0  # without any task ending before it is said
 
 
@@ -79,7 +82,10 @@ class _Scheduler:
             tally.show()
 
     def _check_node(self) -> None:
-        """Ray itself waits for ever when its node process (raylet) is gone."""
+        """Ray itself waits for ever when its node process (raylet) is gone, and ends this process, with words of its own, a
+        minute after the process that keeps its tables (gcs_server) went."""
+        if _lost_processes():
+            raise BuildError(NODE_DIED)
         own = self._ray.get_runtime_context().get_node_id()
         if not any(node["NodeID"] == own and node["Alive"] for node in self._ray.nodes()):
             raise BuildError(NODE_DIED)
@@ -179,6 +185,7 @@ def _ray_session(run: RunSettings) -> Iterator[Any]:
                 "object_store_memory": 100 * 2**20,  # tasks pass paths and rows, never images
                 "include_dashboard": False,
                 "_temp_dir": str(stack.enter_context(ray_folder())),
+                "_node_ip_address": LOOPBACK,  # nobody else is to reach it: it runs whatever it is sent
             }
         try:
             with _own_sigterm():
@@ -191,8 +198,29 @@ def _ray_session(run: RunSettings) -> Iterator[Any]:
                 )
         except Exception as error:  # Ray raises plain ones too, as when its node dies while it starts
             raise BuildError(f"Ray cannot be started or reached: {one_line(error)}") from error
-        stack.callback(ray.shutdown)
+        stack.callback(_end, ray)
         yield ray
+
+
+def _lost_processes() -> list[str]:
+    """Those of a Ray of our own that have ended; without them it cannot go on."""
+    from ray._private import worker
+
+    node = worker._global_node  # None where the cluster is somebody else's
+    ended = [] if node is None else [kind for kind, _ in node.dead_processes()]
+    return [kind for kind in ended if kind in VITAL]
+
+
+def _end(ray: Any) -> None:
+    """ray.shutdown, which would wait for what is gone: then the rest is killed, and nothing waits at the exit either."""
+    if not _lost_processes():
+        ray.shutdown()
+        return
+    from ray._private import worker
+
+    atexit.unregister(worker.shutdown)
+    node = worker._global_node
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 @contextmanager

@@ -63,11 +63,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.suffix == ".safetensors":
+        read_metadata(path)  # its header is checked before anything is read
     try:
         with warnings.catch_warnings():
             check_regular(path)
-            if path.suffix == ".safetensors":
-                check_safetensors(path)
             warnings.simplefilter("ignore")  # about other pickles' protocols, before the refusal
             loaded = (
                 load_file(path)
