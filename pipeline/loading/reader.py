@@ -16,8 +16,10 @@ import numpy.typing as npt
 import torch
 import xxhash
 
+from ..shards.documents import check_sidecar
 from ..shards.names import sidecar_name, tar_name
 from ..shards.tars import HEADER_BYTES, DamagedShardError, Sidecar
+from ..store.documents import DocumentError, parse_json
 from ..store.reading import check_no_link, check_regular, read_within
 from ..views.codec import npy_header
 from ..views.column import ViewPlan
@@ -82,6 +84,10 @@ class _Shard(ABC):
         self.keys = [sys.intern(key) for key in sidecar["keys"]]  # one string for all views
         self._xxh3: str = sidecar["xxh3_128"]
         members = np.array(sidecar["members"].get(plan.suffix, []), dtype=np.int64).reshape(-1, 2)
+        if len(members) != len(self.keys):
+            raise DamagedShardError(
+                f"{root / sidecar_name(*name)} has {len(members)} members .{plan.suffix} of {len(self.keys)}"
+            )
         self._offsets, self._sizes = members.T
         self._data = self._map(root, tar_name(*name), sidecar["bytes"])
         for key, start in zip(self.keys, (self._offsets - HEADER_BYTES).tolist(), strict=True):
@@ -175,7 +181,11 @@ def _checked_sidecar(root: Path, name: str, plan: ViewPlan, sha256: str) -> Side
             digest = plan.digest
         what = "damaged" if digest == plan.digest else f"of another build (digest {digest[:12]})"
         raise DamagedShardError(f"{path} is not the one that SHA256SUMS lists, it is {what}; run `bmrl-prep verify`")
-    sidecar: Sidecar = json.loads(data)
+    try:
+        sidecar: Sidecar = parse_json(data)
+        check_sidecar(sidecar, plan.name)
+    except DocumentError as error:
+        raise DamagedShardError(f"{path} is damaged: {error}; run `bmrl-prep verify`") from error
     if sidecar["digest"] != plan.digest:
         raise DamagedShardError(f"{path} is of another build (digest {sidecar['digest'][:12]})")
     return sidecar
