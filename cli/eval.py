@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ..pipeline.store.printing import printable_lines
 from .exits import Command, say, sentences
 from .options import PATH, Share
 from .process import keep_freed_memory, share_cores
@@ -61,5 +62,5 @@ def main(
     if as_json:
         click.echo(json.dumps(result.document, indent=2))
     else:
-        click.echo(render_text(result))
+        click.echo(printable_lines(render_text(result)))
         click.echo(f"\nreport: {out / 'report.html'}")

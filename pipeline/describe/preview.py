@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from ..shardset import ShardSet, ShardSetError, is_within
 from ..store.local import write_bytes
+from ..store.printing import printable
 from ..views import VIEWS
 from ..views.column import ordered
 from ..views.view import PICTURE_SIDE, Picture
@@ -31,7 +32,8 @@ def describe_rows(shard_set: ShardSet, count: int) -> str:
             f"{row['source_width']}x{row['source_height']} {row['source_format']}  {row['source_path']}"
         )
         sentences = prompts.get(row["generator"], {}).get("sentences", [])
-        blocks.append("\n".join([row["key"], "  " + facts, *(f"  {sentence}" for sentence in sentences if sentence)]))
+        lines = [row["key"], "  " + facts, *(f"  {sentence}" for sentence in sentences if sentence)]
+        blocks.append("\n".join(map(printable, lines)))
     return "\n".join(blocks)
 
 
