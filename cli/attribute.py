@@ -10,6 +10,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from ..pipeline.store.printing import printable
 from .exits import FAILED, WRONG_USE, Command, say, sentences, stop
 from .options import PATH, Share
 from .process import share_cores
@@ -72,8 +73,8 @@ def main(
 def _line(answer: dict[str, Any]) -> str:
     from ..model.report.worth import tag
 
-    image = click.format_filename(answer["image"])  # a name may hold bytes that are no text
+    image = printable(answer["image"])  # a name may hold bytes that are no text, or a line of its own
     if "error" in answer:
-        return f"{image}: {answer['error']}"
+        return f"{image}: {printable(answer['error'])}"
     top = ", ".join(f"{name} {p:.3f}" for name, p in list(answer["probabilities"].items())[:3])
-    return f"{image}: {answer['attributed_to']}  ({top})  [{tag(answer['run'])}]"
+    return f"{image}: {printable(answer['attributed_to'])}  ({printable(top)})  [{tag(answer['run'])}]"

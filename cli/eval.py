@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from ..pipeline.store.printing import printable_lines
 from .exits import Command, say, sentences
 from .options import PATH, Share
 from .process import keep_freed_memory, share_cores
@@ -66,5 +67,6 @@ def main(
         click.echo(json.dumps(result.document, indent=2))
     else:
         is_terminal = sys.stdout.isatty()  # elsewhere a line stays a line
-        click.echo(render_text(result, max(MIN_WIDTH, shutil.get_terminal_size().columns) if is_terminal else None))
+        width = max(MIN_WIDTH, shutil.get_terminal_size().columns) if is_terminal else None
+        click.echo(printable_lines(render_text(result, width)))
         click.echo(f"\nreport: {out / 'report.html'}")

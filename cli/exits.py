@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 import click
 
+from ..pipeline.store.printing import printable
+
 FAILED, WRONG_USE, DROPPED, INTERRUPTED = 1, 2, 3, 130  # 0: complete
 
 
@@ -65,13 +67,13 @@ def stop(sentence: str, code: int) -> NoReturn:
     if code == INTERRUPTED and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends one beside the terminal's Ctrl-C
             signal.signal(number, signal.SIG_IGN)  # a handler of ours would end before the process does
-    click.echo(sentence, err=True)
+    click.echo(printable(sentence), err=True)
     sys.exit(code)
 
 
 def say(text: str) -> None:
     """A line on standard error."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ..pipeline.store.printing import printable
 from .exits import raise_if_interrupted
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class BuildBar:
 
     def message(self, text: str) -> None:
         tqdm.write(
-            f"{text}\n", file=sys.stderr, end=""
+            f"{printable(text)}\n", file=sys.stderr, end=""
         )  # in one piece: an interrupt between the two joins its sentence to it
 
     def __enter__(self) -> BuildBar:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,16 +11,6 @@ import yaml
 def load(name: str) -> Any:
     """The parsed YAML file `name` (such as "prompts.yaml" or "protocols/demo-1.yaml") of this package."""
     return yaml.safe_load(files(__name__).joinpath(name).read_text(encoding="utf-8"))
-
-
-def load_file(path: Path) -> Any:
-    """A user's YAML file. Raises ValueError with the file's name where it cannot be read or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
 
 
 def names(folder: str) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import manifests
+from .store.yaml_file import read_yaml
 from .taxonomy import Taxonomy
 
 _FIELDS = {"name", "about", "task", "simulated", "published", "seen", "unseen", "controls"}
@@ -77,7 +78,7 @@ def load_protocol(name: str) -> Protocol:
     if name.endswith(DETECTION):
         return _as_detection(load_protocol(name.removesuffix(DETECTION)))
     if name.endswith((".yaml", ".yml")):
-        document = manifests.load_file(Path(name))
+        document = read_yaml(Path(name))
         if isinstance(document, dict) and {"variants", "default"} & set(document):
             raise ValueError(f"protocol {name}: variants are for the shipped files; write one file a protocol")
         return _parse(document, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,24 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from .protocols import Protocol, load_protocol
-from .shards.finish import index_schema
-from .shards.names import DATASET_JSON, INDEX, PLAN_JSON, SUMS, shard_name
-from .shards.plan import SCHEMA_VERSION
+from .shards.names import DATASET_JSON, PLAN_JSON, SUMS
+from .shards.opening import TableError, read_tables
 from .shards.selection import Selection, plans_of, selection_digest, shard_names_of
-from .shards.sums import read_sums
+from .shards.sums import SUMS_BYTES, read_sums
 from .store.local import lock_holder
-from .views import VIEWS
+from .store.reading import read_within
 from .views.column import ViewPlan
 
 if TYPE_CHECKING:
     from .loading.loader import Loader
     from .shards.verify import Damage
-
-
-_FIELDS = {"name", "classes", "generators", "prompts", "views", "counts", "shards", "plan_id"}  # of dataset.json
 
 
 class ShardSetError(ValueError):
@@ -65,36 +59,11 @@ class ShardSet:
                 what = f"it is being built by {holder}; wait for the build to end"
             raise ShardSetError(f"{root} has no dataset.json ({what})")
         try:
-            document = json.loads(file.read_bytes())
-            version = document["schema_version"]
-        except (ValueError, KeyError, TypeError):
-            raise ShardSetError(f"{file} is damaged; `bmrl-prep build` writes it again") from None
-        if version != SCHEMA_VERSION:
-            raise ShardSetError(f"{file} has schema_version {version}, this version of bmrl reads {SCHEMA_VERSION}")
-        if absent := sorted(_FIELDS - set(document)):
-            raise ShardSetError(f"{file} has no {absent[0]!r}; `bmrl-prep build` writes it again")
-        sums = _sums(root)
-        for name in (DATASET_JSON, INDEX):  # a flipped bit in either would be another epoch
-            try:
-                found = hashlib.sha256((root / name).read_bytes()).hexdigest()
-            except OSError as error:
-                raise ShardSetError(f"{root / name} cannot be read: {error.strerror}") from error
-            if found != sums.get(name):
-                raise ShardSetError(
-                    f"{root / name} is not the one that SHA256SUMS lists; `bmrl-prep build` writes it again"
-                )
-        names: list[tuple[str, str, tuple[str, ...]]] = [("view", name, tuple(VIEWS)) for name in document["views"]]
-        names += [("shard", one["name"], (shard_name(i),)) for i, one in enumerate(document["shards"])]
-        for what, name, allowed in names:  # they become paths
-            if name not in allowed:
-                raise ShardSetError(f"{file}: {name!r} is not a name of a {what}")
-        try:
-            index = pq.read_table(root / INDEX).combine_chunks()
-        except (OSError, pa.ArrowException) as error:
-            raise ShardSetError(f"{root / INDEX} cannot be read: {str(error).splitlines()[0]}") from error
-        if absent := sorted(set(index_schema(document["views"]).names) - set(index.column_names)):
-            raise ShardSetError(f"{root / INDEX} has no column {absent[0]!r}; `bmrl-prep build` writes it again")
-        return cls(root=root, document=document, index=index, classes=tuple(document["classes"]))
+            tables = read_tables(root)
+        except TableError as error:
+            raise ShardSetError(f"{root / error.name} {error.problem}") from error.__cause__
+        document = tables.document
+        return cls(root=root, document=document, index=tables.index, classes=tuple(document["classes"]))
 
     @property
     def views(self) -> dict[str, dict[str, Any]]:
@@ -112,7 +81,7 @@ class ShardSet:
     @property
     def root_digest(self) -> str:
         """Identity of the data: the hash of SHA256SUMS, which lists every file."""
-        return hashlib.sha256((self.root / SUMS).read_bytes()).hexdigest()
+        return hashlib.sha256(read_within(self.root, SUMS, limit=SUMS_BYTES)).hexdigest()
 
     @property
     def sums(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import manifests
+from .store.yaml_file import read_yaml
 
 KINDS = ("real", "EFS", "AM", "FS", "FR", "unknown")
 FAMILIES = ("real", "GAN", "diffusion", "autoregressive", "graphics", "other", "unknown")
@@ -44,7 +45,7 @@ class Taxonomy:
         """The shipped taxonomy, with a user's YAML file of the same form over it. Raises ValueError naming the entry."""
         entries: dict[str, Any] = dict(manifests.load("generators.yaml"))
         if extra is not None:
-            document = manifests.load_file(extra)
+            document = read_yaml(extra)
             if not isinstance(document, dict):
                 raise ValueError(f"{extra}: expected a mapping from generator names to {{kind, family, ...}}")
             own = {_fold(str(name)) for name in document}  # spelt otherwise, a shipped name is still the user's

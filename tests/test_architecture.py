@@ -18,8 +18,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "manifests": (),
     "pipeline": ("pipeline.shardset",),  # its public name, imported late
     "pipeline.store": ("manifests",),
-    "pipeline.taxonomy": ("manifests",),
-    "pipeline.protocols": ("manifests", "pipeline.taxonomy"),
+    "pipeline.taxonomy": ("manifests", "pipeline.store"),
+    "pipeline.protocols": ("manifests", "pipeline.store", "pipeline.taxonomy"),
     "pipeline.views": ("manifests", "pipeline.store"),
     "pipeline.sources.rows": ("pipeline.store",),
     "pipeline.sources": ("manifests", "pipeline.taxonomy", "pipeline.store", "pipeline.sources.rows"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ...pipeline.store.printing import printable
 from ..exits import FAILED, sentences, stop
 from ..options import PATH
 
@@ -29,7 +30,7 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
             )
         damages = run_verify(root, deep=deep, source_root=source_root)
     for damage in damages:
-        click.echo(f"{damage.path}: {damage.problem}")
+        click.echo(printable(f"{damage.path}: {damage.problem}"))
     if damages:
         stop(
             f"{root}: {len(damages)} damaged, missing or extra files; take them away (but for plan.*) and run the same build "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...pipeline.store.reading import read_file
 from ...pipeline.views.errors import UnreadableImageError
 from ...pipeline.views.image import RESIZE_KERNELS, ImageParams
 from ...pipeline.views.single import view_batch
@@ -52,7 +53,7 @@ def attribute(
     told = worth.document(threshold)
     for path in map(Path, images):
         try:
-            batch = inference_batch(path.read_bytes(), model, image_params)
+            batch = inference_batch(read_file(path), model, image_params)
         except (UnreadableImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             yield {"image": str(path), "error": f"cannot be read: {reason}", "run": told}

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 
 from ...pipeline.store.local import canonical_json, write_readable_json
+from ...pipeline.store.reading import read_file
 from ..attributor import Attributor, LabelSpace
 from ..config import RunConfig, config_to_json
 from ..errors import RunError
 from ..evaluation.worth import Worth, worth_of
 from ..resolve import config_from_json, from_config
 from ..training.checkpoint import load_weights, read_json
+from ..training.metrics import METRICS_BYTES
 
 SCHEMA_VERSION = 1
 
@@ -156,10 +158,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl; a line that the trainer has not written whole (yet) is left out."""
     file = folder / "metrics.jsonl"
     records = []
-    for line in file.read_bytes().splitlines() if file.exists() else ():
+    for line in read_file(file, limit=METRICS_BYTES).splitlines() if file.exists() else ():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and "epoch" in record and {"step", "val_accuracy"} & set(record):
             records.append(record)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ...pipeline.store.local import link_or_copy, remove_temporaries, write_bytes, write_readable_json
+from ...pipeline.store.reading import JSON_BYTES, check_safetensors, read_file
 from ..attributor import Attributor
 from ..errors import RunError
 
@@ -28,10 +29,12 @@ STATE = {"step", "loader", "best_val_nll", "weights", "optimizer"}
 def read_json(path: Path) -> Any:
     """Raises RunError where the file is absent or damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_file(path, limit=JSON_BYTES))
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: {path.parent} is no run of bmrl-train") from None
-    except ValueError:
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
         raise RunError(f"{path} is damaged; train again into another --out") from None
 
 
@@ -42,12 +45,19 @@ def save_weights(model: Attributor, path: Path, *, meaning: str | None = None) -
     write_bytes(path, save(tensors, metadata), hashed=False)
 
 
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises OSError and SafetensorError; the header's length is held against the file."""
+    check_safetensors(path)
+    return load_file(path)
+
+
 def load_weights(model: Attributor, path: Path, *, meaning: str | None = None) -> bool:
     """Returns whether the file says what its weights mean; those of version 0.1 do not.
 
     Raises RunError where it is absent, damaged, of another architecture or class list, or means something else than `meaning`
     (None: not compared)."""
     try:
+        check_safetensors(path)
         with safe_open(path, framework="pt") as file:
             said = (file.metadata() or {}).get(MEANING)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
@@ -103,8 +113,8 @@ class Checkpoints:
             raise RunError(f"{self.run / 'state.json'} is damaged; train again into another --out")
         load_weights(model, self.folder / state["weights"], meaning=self.meaning)
         try:
-            _load_moments(optimizer, names, load_file(self.folder / state["optimizer"]))
-        except (SafetensorError, OSError, KeyError) as error:
+            _load_moments(optimizer, names, read_tensors(self.folder / state["optimizer"]))
+        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"{self.folder / state['optimizer']} is damaged ({error}); train again") from error
         return state
 

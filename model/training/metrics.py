@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from ...pipeline.store.local import write_bytes
+from ...pipeline.store.reading import read_file
 from . import events
 
 NAME = "metrics.jsonl"
+METRICS_BYTES = 2**32  # some 20 million steps
 EVENTS = "tensorboard/events.out.tfevents.bmrl"
 
 
@@ -60,10 +62,10 @@ def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
 def _read(path: Path) -> list[tuple[bytes, dict[str, Any] | None]]:
     """Lines with their records; None for one that a crash tore."""
     found: list[tuple[bytes, dict[str, Any] | None]] = []
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+    for line in read_file(path, limit=METRICS_BYTES).splitlines(keepends=True) if path.exists() else ():
         try:
             found.append((line, json.loads(line) if line.endswith(b"\n") else None))
-        except ValueError:
+        except (ValueError, RecursionError):
             found.append((line, None))
     return found
 

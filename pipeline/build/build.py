@@ -10,6 +10,7 @@ from ..shards.finish import Finished, begin_changes, finalise, is_finished
 from ..shards.names import DATASET_JSON
 from ..shards.plan import PlanError, write_plan
 from ..store.local import NO_LOCKS, RootBusyError, lock_root, remove_temporaries
+from ..store.reading import read_within
 from .clear import clear
 from .options import BuildOptions, RunSettings
 from .ray_runner import run_on_ray
@@ -84,7 +85,7 @@ def _build_locked(
 
 
 def _describe(root: Path) -> Finished:
-    document = json.loads((root / DATASET_JSON).read_bytes())
+    document = json.loads(read_within(root, DATASET_JSON))
     return Finished(
         num_samples=document["counts"]["samples"],
         num_dropped=document["counts"]["dropped"],

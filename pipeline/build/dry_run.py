@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..sources import DATASETS, SourceRow, Walk
 from ..sources.layout import Layout
 from ..sources.rows import SPLITS
+from ..store.reading import read_file
 from ..views import VIEWS
 from ..views.errors import UnreadableImageError
 from ..views.image import Source
@@ -23,7 +24,6 @@ from .options import BuildOptions
 from .resolve import Intake, resolve
 from .space import estimate_bytes, free_bytes, used_bytes
 from .tasks import missing_views
-from .work import read_file
 
 _NO_FILE = {"source_sha256": "", "source_bytes": 0}
 NUM_TIMED = 16  # samples

@@ -6,9 +6,7 @@ its views, so nothing here knows a view by its name.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import Any
 from ..shards.names import LOG, PLAN_JSON
 from ..shards.tars import ColumnWriter, Sidecar, check_planned, is_done, read_members, read_sidecar
 from ..store.local import TEMPORARY_PREFIX, checkpoint
+from ..store.reading import read_file, read_within
 from ..views import VIEWS
 from ..views.column import ViewPlan
 from ..views.errors import UnreadableImageError
@@ -214,13 +213,6 @@ def _committed_rows(task: ShardTask, watch: Stopwatch, note: Callable[[str], Non
         yield Sample(row=row, facts=facts, source=source, image=plan.decode(data))
 
 
-def read_file(path: Path) -> bytes:
-    """As read_bytes, but a pipe or device, which may never end, is an OSError."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.read_bytes()
-
-
 def _kept_rows(task: ShardTask) -> tuple[list[Row], list[Row]]:
     """The plan rows that were kept, with the facts of their sources."""
     name = task.rows_view.name
@@ -252,7 +244,7 @@ def _source_again(task: ShardTask, row: Row, facts: Mapping[str, Any]) -> Source
 def _commit(task: ShardTask, view: str, writer: ColumnWriter, facts: Sequence[Row], drops: Sequence[Row]) -> Sidecar:
     """Commit one column's shard, unless the plan was replaced or somebody has committed the same meanwhile."""
     current = task.root / PLAN_JSON
-    if not current.exists() or hashlib.sha256(current.read_bytes()).hexdigest() != task.plan_id:
+    if not current.exists() or hashlib.sha256(read_within(task.root, PLAN_JSON)).hexdigest() != task.plan_id:
         raise PlanChangedError(f"the plan in {task.root} was replaced while {view}/{task.shard} was being written")
     digest = task.plans[view].digest
     committed = read_sidecar(task.root, view, task.shard)

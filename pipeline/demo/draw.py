@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..store.local import TEMPORARY_PREFIX, canonical_json, write_json, write_parquet
+from ..store.reading import JSON_BYTES, TABLE_BYTES, read_file
+from ..store.tables import parse_table
 from ..views.image import resize
 from .camera import IMAGE_SIZE, photograph
 from .canvas import SIZE
@@ -284,7 +285,7 @@ def _check_stamp(root: Path, stamp: Mapping[str, Any]) -> None:
     """Settings are written before the first image: what is there may only be completed with the same ones."""
     file = root / "settings.json"
     if file.exists():
-        found = json.loads(file.read_bytes())
+        found = json.loads(read_file(file, limit=JSON_BYTES))
         if found != stamp:
             differing = [
                 f"{key} {found.get(key)!r}, now {stamp[key]!r}" for key in stamp if found.get(key) != stamp[key]
@@ -300,7 +301,9 @@ def _check_stamp(root: Path, stamp: Mapping[str, Any]) -> None:
 
 def _files_missing(root: Path, manifest: Path) -> set[str]:
     """The identities of which a file of the manifest is not there."""
-    rows = pq.read_table(manifest, columns=["identity", "path", "mask", "labels"]).to_pylist()
+    rows = parse_table(
+        read_file(manifest, limit=TABLE_BYTES), columns=["identity", "path", "mask", "labels"]
+    ).to_pylist()
     return {
         row["identity"]
         for row in rows
@@ -312,7 +315,7 @@ def _restore_rows(manifest: Path, tasks: list[Task]) -> None:
     """A manifest whose files are partly gone: only the identities concerned are drawn again."""
     missing = _files_missing(manifest.parent, manifest)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in pq.read_table(manifest).to_pylist():
+    for row in parse_table(read_file(manifest, limit=TABLE_BYTES)).to_pylist():
         rows.setdefault(row["identity"], []).append(row)
     for task in tasks:
         stem = file_stem(task.identity)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ..sources.rows import IMAGE_EXTENSIONS, hash_split
 from ..store.local import canonical_json, write_parquet
+from ..store.reading import read_file
 from ..views.errors import UnreadableImageError
 from ..views.image import read_source, resize
 from .camera import IMAGE_SIZE
@@ -137,7 +138,7 @@ def crop_photograph(
 
 
 def _write_real(photograph: Photograph, out: Path, parse: Parse, seed: int) -> None:
-    source = read_source(photograph.file.read_bytes())
+    source = read_source(read_file(photograph.file))
     rgb = resize(source.rgb, PARSE_SIZE)
     labels = parse(rgb)
     image, labels = crop_photograph(rgb, labels, stable_rng("crop", seed, photograph.id))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 from ..store.local import write_bytes
+from ..store.reading import open_regular
 
 COMPRESS_LEVEL = 1  # noise hardly compresses: level 6 saves 4 % of the bytes and takes three times as long
 
@@ -35,7 +36,7 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8], text: Mapping[str, str]
 
 def read_png(path: Path) -> npt.NDArray[np.uint8]:
     """uint8 (h, w, 3) RGB or (h, w)."""
-    with Image.open(path) as image:
+    with open_regular(path) as file, Image.open(file) as image:
         return np.array(image, dtype=np.uint8)
 
 
@@ -51,5 +52,5 @@ def is_whole_png(path: Path) -> bool:
 
 def png_text(path: Path) -> dict[str, Any]:
     """The text chunks of a PNG."""
-    with Image.open(path) as image:
+    with open_regular(path) as file, Image.open(file) as image:
         return {str(key): value for key, value in image.info.items()}

@@ -11,6 +11,7 @@ import yaml
 from ..shards.names import tar_name
 from ..shardset import ShardSet, is_within
 from ..store.local import write_bytes
+from ..store.reading import TEXT_BYTES, read_file
 from ..views import VIEWS
 from ..views.column import ViewPlan
 from .preview import write_grid
@@ -53,7 +54,7 @@ def check_folder(folder: Path, root: Path) -> None:
         raise CardError(f"--card {folder} is inside the shard set, whose files are fixed; give another folder")
     if folder.exists() and not folder.is_dir():
         raise CardError(f"--card {folder} is a file; give a folder")
-    if readme.exists() and MARK not in readme.read_text(encoding="utf-8", errors="replace"):
+    if readme.exists() and MARK not in read_file(readme, limit=TEXT_BYTES).decode("utf-8", "replace"):
         raise CardError(f"{readme} is not a card that bmrl wrote; move it, or give another folder")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..demo.provenance import describe_simulators
 from ..shardset import ShardSet
+from ..store.printing import printable
 
 
 def describe(shard_set: ShardSet) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def render(document: dict[str, Any]) -> str:
     lines.append(f"drawn or simulated rows: {synthetic} of {document['samples']}")
     lines += ["", *_audit_lines(document["audit"])]
     lines += [f"warning: {warning}" for warning in document["warnings"]]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _audit_lines(audit: dict[str, Any]) -> list[str]:

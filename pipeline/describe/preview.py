@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..shardset import ShardSet, ShardSetError, is_within
 from ..store.local import write_bytes
+from ..store.printing import printable
 from ..views import VIEWS
 from ..views.column import ordered
 from ..views.view import PICTURE_SIDE, Picture
@@ -37,11 +38,11 @@ def describe_rows(shard_set: ShardSet, count: int | None) -> str:
     firsts = {name: names.index(name) for name in dict.fromkeys(names)}
     shown = [*range(min(count, len(names))), *(row for row in firsts.values() if row >= count)]
     rows = shard_set.index.take(shown).to_pylist()
-    lines = _aligned([HEADINGS, *(_cells(row) for row in rows)])
+    lines = _aligned([HEADINGS, *(tuple(map(printable, _cells(row))) for row in rows)])
     for name in dict.fromkeys(row["generator"] for row in rows):
         sentences = [sentence for sentence in prompts.get(name, {}).get("sentences", []) if sentence]
         if sentences:
-            lines += ["", f"{name}:", *(f"  {sentence}" for sentence in sentences)]
+            lines += ["", f"{printable(name)}:", *(f"  {printable(sentence)}" for sentence in sentences)]
     return "\n".join(lines)
 
 

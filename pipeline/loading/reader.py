@@ -16,8 +16,11 @@ import numpy.typing as npt
 import torch
 import xxhash
 
+from ..shards.documents import check_sidecar
 from ..shards.names import sidecar_name, tar_name
 from ..shards.tars import HEADER_BYTES, DamagedShardError, Sidecar
+from ..store.documents import DocumentError, parse_json
+from ..store.reading import check_no_link, check_regular, read_within
 from ..views.codec import npy_header
 from ..views.column import ViewPlan
 
@@ -77,12 +80,16 @@ class _Shard(ABC):
     def __init__(self, root: Path, plan: ViewPlan, name: tuple[str, str], sidecar_sha256: str) -> None:
         self.path = root / tar_name(*name)
         self._plan = plan
-        sidecar = _checked_sidecar(root / sidecar_name(*name), plan, sidecar_sha256)
+        sidecar = _checked_sidecar(root, sidecar_name(*name), plan, sidecar_sha256)
         self.keys = [sys.intern(key) for key in sidecar["keys"]]  # one string for all views
         self._xxh3: str = sidecar["xxh3_128"]
         members = np.array(sidecar["members"].get(plan.suffix, []), dtype=np.int64).reshape(-1, 2)
+        if len(members) != len(self.keys):
+            raise DamagedShardError(
+                f"{root / sidecar_name(*name)} has {len(members)} members .{plan.suffix} of {len(self.keys)}"
+            )
         self._offsets, self._sizes = members.T
-        self._data = self._map(sidecar["bytes"])
+        self._data = self._map(root, tar_name(*name), sidecar["bytes"])
         for key, start in zip(self.keys, (self._offsets - HEADER_BYTES).tolist(), strict=True):
             if not self._holds(start, f"{key}.{plan.suffix}\0".encode()):
                 raise DamagedShardError(f"{self.path}: the member at byte {start} is not {key}.{plan.suffix}")
@@ -102,10 +109,11 @@ class _Shard(ABC):
         with _checked_lock:
             _checked.add(mark)
 
-    def _map(self, num_bytes: int) -> Bytes:
+    def _map(self, root: Path, name: str, num_bytes: int) -> Bytes:
         """A private mapping. torch's, as it keeps no file descriptor: a set may have more shards than a process files."""
         try:
-            found = self.path.stat().st_size
+            check_no_link(root, name)
+            found = check_regular(self.path)
             if found != num_bytes:
                 raise DamagedShardError(f"{self.path} has {found} bytes, its sidecar says {num_bytes}")
             return torch.from_file(str(self.path), shared=False, size=num_bytes, dtype=torch.uint8).numpy()
@@ -160,19 +168,24 @@ class _CodedShard(_Shard):
         return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8)
 
 
-def _checked_sidecar(path: Path, plan: ViewPlan, sha256: str) -> Sidecar:
+def _checked_sidecar(root: Path, name: str, plan: ViewPlan, sha256: str) -> Sidecar:
+    path = root / name
     try:
-        data = path.read_bytes()
+        data = read_within(root, name)
     except OSError as error:
         raise DamagedShardError(f"{path} cannot be read: {error.strerror}; run `bmrl-prep verify`") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         try:
             digest = str(json.loads(data)["digest"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             digest = plan.digest
         what = "damaged" if digest == plan.digest else f"of another build (digest {digest[:12]})"
         raise DamagedShardError(f"{path} is not the one that SHA256SUMS lists, it is {what}; run `bmrl-prep verify`")
-    sidecar: Sidecar = json.loads(data)
+    try:
+        sidecar: Sidecar = parse_json(data)
+        check_sidecar(sidecar, plan.name)
+    except DocumentError as error:
+        raise DamagedShardError(f"{path} is damaged: {error}; run `bmrl-prep verify`") from error
     if sidecar["digest"] != plan.digest:
         raise DamagedShardError(f"{path} is of another build (digest {sidecar['digest'][:12]})")
     return sidecar

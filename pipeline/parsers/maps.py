@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..store.local import file_sha256
+from ..store.reading import open_regular
 from ..views.parsing import Labels, resize_labels
 from .errors import ParserError
 from .orders import NUM_CLASSES, ORDERS, to_bisenet
@@ -34,7 +35,7 @@ class LabelMaps:
         """The whole map in BiSeNet's order, uint8 (height, width): the source's own size."""
         path = self.path_of(source_path)
         try:
-            with Image.open(path, formats=("PNG",)) as image:
+            with open_regular(path) as file, Image.open(file, formats=("PNG",)) as image:
                 if image.size != (width, height):
                     raise ParserError(
                         f"{path}: the map is {image.width}x{image.height}, its source is {width}x{height}; "

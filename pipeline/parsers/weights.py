@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..store.reading import check_regular, check_safetensors
 from .errors import ParserError
 from .orders import NUM_CLASSES
 
@@ -50,9 +51,10 @@ def read_metadata(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_safetensors(path)
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ParserError(f"{path}: is no whole .safetensors file ({error}); fetch it again") from error
 
 
@@ -61,8 +63,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.suffix == ".safetensors":
+        read_metadata(path)  # its header is checked before anything is read
     try:
         with warnings.catch_warnings():
+            check_regular(path)
             warnings.simplefilter("ignore")  # about other pickles' protocols, before the refusal
             loaded = (
                 load_file(path)

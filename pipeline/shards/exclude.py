@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..sources.rows import SourceError, SourceRow, Walk
+from ..store.reading import read_text
 from .plan import PlanError
 from .planning import sample_key
 
@@ -35,7 +36,7 @@ def exclude_rows(walk: Walk, *, licences: Iterable[str], file: Path | None) -> N
 def _read_ids(file: Path, rows: list[SourceRow]) -> set[str]:
     """The source paths that a file names by path or by key, one a line."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"--exclude {file} cannot be read: {error}") from error
     path_of = {row.path: row.path for row in rows} | {sample_key(row): row.path for row in rows}

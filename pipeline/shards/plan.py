@@ -7,7 +7,6 @@ last, so rows beyond the ones it counts do not exist.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -16,12 +15,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from ..sources.rows import SPLITS
+from ..store.documents import parse_json
 from ..store.local import canonical_json, checkpoint, write_json, write_parquet
+from ..store.reading import TABLE_BYTES, read_within
+from ..store.tables import parse_table
 from ..views import VIEWS
 from ..views.column import ViewPlan
+from .documents import check_plan
 from .names import PLAN_JSON, PLAN_ROWS, shard_name
 
 SCHEMA_VERSION = 1
@@ -148,28 +151,51 @@ def read_plan(root: Path) -> Plan | None:
     if not file.exists():
         return None
     try:
-        document = json.loads(file.read_bytes())
+        document = parse_json(read_within(root, PLAN_JSON))
         version = document["schema_version"]
+    except OSError as error:
+        raise PlanError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):
         raise PlanError(f"{file} is damaged; restore it, or start anew with --overwrite") from None
     if version != SCHEMA_VERSION:
-        raise PlanError(f"{file} has schema_version {version}, this version of bmrl reads {SCHEMA_VERSION}")
+        raise PlanError(f"{file} has schema_version {str(version)[:40]}, this version of bmrl reads {SCHEMA_VERSION}")
     try:
-        rows = pq.read_table(root / PLAN_ROWS).slice(0, document["num_rows"]).cast(ROW_SCHEMA).combine_chunks()
+        check_plan(document)
+        rows = (
+            parse_table(read_within(root, PLAN_ROWS, limit=TABLE_BYTES))
+            .slice(0, document["num_rows"])
+            .cast(ROW_SCHEMA)
+            .combine_chunks()
+        )
         plan = Plan(
             settings=PlanSettings(**{**document["settings"], "splits": tuple(document["settings"]["splits"])}),
             views={name: ViewPlan.from_json(view) for name, view in document["views"].items()},
             segments=tuple(Segment(**segment) for segment in document["segments"]),
             rows=rows,
         )
+        _check_rows(plan)
         again = plan.document()
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+    except (OSError, pa.ArrowException, AttributeError, KeyError, TypeError, ValueError):
         raise PlanError(f"the plan in {root} is damaged; restore it, or start anew with --overwrite") from None
     if again != document or not set(plan.views) <= set(VIEWS):
         raise PlanError(
             f"plan.parquet and plan.json in {root} do not belong together; restore them, or use --overwrite"
         )
     return plan
+
+
+def leaves_root(paths: pa.ChunkedArray) -> bool:
+    """Whether a relative path is none, or climbs."""
+    return bool(pc.any(pc.match_substring_regex(paths, r"\A/|(\A|/)\.\.(/|\z)|\A\z|\x00"), min_count=0).as_py())
+
+
+def _check_rows(plan: Plan) -> None:
+    """Raises ValueError where the rows have other shards than the segments say, or a path that leaves the sources."""
+    num_shards = sum(segment.num_shards for segment in plan.segments)
+    if any(plan.rows[name].null_count for name in plan.rows.column_names):
+        raise ValueError("rows without a value")
+    if list(plan.shard_sizes()) != [shard_name(i) for i in range(num_shards)] or leaves_root(plan.rows["source_path"]):
+        raise ValueError("other shards than the segments say, or a path out of the sources")
 
 
 def settings_differences(plan: Plan, settings: PlanSettings) -> list[str]:

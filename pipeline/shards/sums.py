@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..store.local import write_bytes
+from ..store.reading import read_within
 from .names import SUMS
 
+SUMS_BYTES = 2**30  # 10 million files
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)\n")
 
 
@@ -21,7 +23,7 @@ def write_sums(root: Path, sums: Mapping[str, str]) -> None:
 def read_sums(root: Path) -> dict[str, str]:
     """Relative path -> sha256. Raises ValueError, which says what is wrong, for a file that `write_sums` did not write."""
     try:
-        lines = (root / SUMS).read_bytes().decode("ascii").splitlines(keepends=True)
+        lines = read_within(root, SUMS, limit=SUMS_BYTES).decode("ascii").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError):
         raise ValueError("missing or damaged") from None
     sums = {}

@@ -8,7 +8,6 @@ sidecar's size.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tarfile
 from collections.abc import Collection, Iterable, Mapping
@@ -18,16 +17,16 @@ from typing import Any
 
 import xxhash
 
+from ..store.documents import DocumentError, parse_json
 from ..store.local import AtomicFile, Written, checkpoint, write_json
+from ..store.reading import NotRegularError, check_no_link, read_within
+from .documents import check_sidecar
 from .names import sidecar_name, tar_name
 
 HEADER_BYTES = 512  # ustar header before each member; no PAX header ever
 KEY_PATTERN = re.compile(r"[a-z0-9_-]{1,90}")  # with its suffix it fits the 100 bytes of a ustar name
 
 Sidecar = dict[str, Any]
-_FIELDS = {
-    "view", "shard", "digest", "num_samples", "bytes", "sha256", "xxh3_128", "keys", "keys_sha256", "members", "rows", "drops"
-}  # fmt: skip
 
 
 class DamagedShardError(RuntimeError):
@@ -41,6 +40,7 @@ class ColumnWriter:
         self.tar_path = root / tar_name(view, shard)
         self.sidecar_path = root / sidecar_name(view, shard)
         self.tar_path.parent.mkdir(exist_ok=True)
+        check_no_link(root, view)
         self._view, self._shard = view, shard
         self._file = AtomicFile(self.tar_path)
         self._keys: list[str] = []
@@ -108,16 +108,11 @@ def keys_sha256(keys: Iterable[str]) -> str:
 def read_sidecar(root: Path, view: str, shard: str) -> Sidecar | None:
     """The sidecar, or None where it is absent, torn or another one's (its unit of work is then done again)."""
     try:
-        document = json.loads((root / sidecar_name(view, shard)).read_bytes())
-    except (FileNotFoundError, ValueError):
+        document: Sidecar = parse_json(read_within(root, sidecar_name(view, shard)))
+        check_sidecar(document, view)
+    except (FileNotFoundError, NotRegularError, DocumentError):
         return None
-    if (
-        not isinstance(document, dict)
-        or set(document) != _FIELDS
-        or (document["view"], document["shard"]) != (view, shard)
-    ):
-        return None
-    return document
+    return document if (document["view"], document["shard"]) == (view, shard) else None
 
 
 def is_done(root: Path, sidecar: Sidecar | None, digest: str) -> bool:
@@ -127,7 +122,7 @@ def is_done(root: Path, sidecar: Sidecar | None, digest: str) -> bool:
     tar = root / tar_name(sidecar["view"], sidecar["shard"])
     if sidecar["num_samples"] == 0:
         return not tar.exists()
-    return tar.is_file() and tar.stat().st_size == sidecar["bytes"]
+    return tar.is_file() and not tar.is_symlink() and tar.stat().st_size == sidecar["bytes"]
 
 
 def check_planned(sidecar: Sidecar, planned: Collection[str]) -> None:
@@ -143,7 +138,9 @@ def read_members(root: Path, sidecar: Sidecar, suffix: str) -> list[bytes]:
     if sidecar["num_samples"] == 0:  # there is no tar
         return []
     path = root / tar_name(sidecar["view"], sidecar["shard"])
-    data = path.read_bytes()
+    data = read_within(root, tar_name(sidecar["view"], sidecar["shard"]), limit=sidecar["bytes"])
     if xxhash.xxh3_128_hexdigest(data) != sidecar["xxh3_128"]:
         raise DamagedShardError(f"{path} is damaged: its xxh3 is not its sidecar's; run `bmrl-prep verify --deep`")
+    if any(offset + size > len(data) for offset, size in sidecar["members"].get(suffix, [])):
+        raise DamagedShardError(f"{path} is damaged: a member lies beyond its end; run `bmrl-prep verify --deep`")
     return [data[offset : offset + size] for offset, size in sidecar["members"].get(suffix, [])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import tarfile
 from dataclasses import dataclass
@@ -13,11 +12,14 @@ import numpy as np
 
 from ..parsers.choice import choice_of
 from ..store.local import TEMPORARY_PREFIX, file_sha256
+from ..store.reading import open_regular, read_file
 from ..views import VIEWS
 from ..views.column import ViewPlan
 from ..views.view import Sample, rows_view
-from .names import DATASET_JSON, LOG, PLAN_JSON, PLAN_ROWS, SUMS, TABLES, is_column_file, sidecar_name, tar_name
-from .plan import PlanError, read_plan
+from .arrays import ends_beyond, header_problem, member_problem
+from .names import DATASET_JSON, INDEX, LOG, PLAN_JSON, PLAN_ROWS, SUMS, TABLES, is_column_file, sidecar_name, tar_name
+from .opening import TableError, keys_by_shard, read_tables
+from .plan import Plan, PlanError, read_plan
 from .sums import read_sums
 from .tars import KEY_PATTERN, Sidecar, read_sidecar
 
@@ -106,10 +108,14 @@ def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: 
         return [Damage(PLAN_JSON, str(error))]
     assert plan is not None
     damages: list[Damage] = []
-    if DATASET_JSON not in broken:
-        document = json.loads((root / DATASET_JSON).read_bytes())
-        if document["plan_id"] != plan.id:
-            damages.append(Damage(DATASET_JSON, "is of another plan than plan.json"))
+    kept: dict[str, list[str]] | None = None
+    if not {DATASET_JSON, INDEX} & broken:
+        try:
+            tables = read_tables(root)
+        except TableError as error:
+            return [Damage(error.name, error.problem)]
+        kept = keys_by_shard(tables)
+        damages += _check_same(tables.document, plan)
     named = set(TABLES)
     for view, view_plan in plan.views.items():
         for shard in plan.shards:
@@ -124,6 +130,12 @@ def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: 
                 planned = set(plan.shard_rows(shard)["key"].to_pylist())
                 if {*sidecar["keys"], *(drop["key"] for drop in sidecar["drops"])} != planned:
                     damages.append(Damage(sidecar_name(view, shard), "its samples are not the plan's"))
+            if kept is not None and sidecar["keys"] != kept.get(shard, []):
+                damages.append(Damage(sidecar_name(view, shard), "its samples are not those of index.parquet"))
+            elif problem := member_problem(view_plan, sidecar):
+                damages.append(Damage(sidecar_name(view, shard), problem))
+            if ends_beyond(sidecar):
+                damages.append(Damage(tar_name(view, shard), "ends before a member that its sidecar names"))
             if sidecar["num_samples"]:
                 named |= {tar_name(view, shard)}
                 damages += _check_tar(root, view_plan, sidecar, sums, broken, deep=deep)
@@ -132,6 +144,18 @@ def _check_columns(root: Path, sums: dict[str, str], broken: set[str], *, deep: 
     damages += [Damage(SUMS, f"lists {name}, which the plan does not") for name in set(sums) - named]
     damages += [Damage(SUMS, f"does not list {name}") for name in named - set(sums)]
     return damages
+
+
+def _check_same(document: dict[str, Any], plan: Plan) -> list[Damage]:
+    """Whether dataset.json is of this plan."""
+    if document["plan_id"] != plan.id:
+        return [Damage(DATASET_JSON, "is of another plan than plan.json")]
+    digests = {name: view.digest for name, view in plan.views.items()}
+    if {name: view["digest"] for name, view in document["views"].items()} != digests:
+        return [Damage(DATASET_JSON, "has other views than plan.json")]
+    if [shard["name"] for shard in document["shards"]] != plan.shards:
+        return [Damage(DATASET_JSON, "has other shards than plan.json")]
+    return []
 
 
 def _check_tar(
@@ -162,7 +186,7 @@ def _check_members(path: Path, name: str, plan: ViewPlan, sidecar: Sidecar) -> l
         (f"{key}.{suffix}", *next(places[suffix], (-1, -1))) for key in sidecar["keys"] for suffix in sorted(plan.codec)
     ]
     number = 0
-    with tarfile.open(path) as tar:
+    with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for number, member in enumerate(tar, start=1):
             if number > len(expected) or (member.name, member.offset_data, member.size) != expected[number - 1]:
                 return [Damage(name, f"member {number} is {member.name!r}, which the sidecar does not say")]
@@ -171,7 +195,8 @@ def _check_members(path: Path, name: str, plan: ViewPlan, sidecar: Sidecar) -> l
                 return [Damage(name, f"member {member.name!r} is not a plain file of the allowed form")]
     if number < len(expected):
         return [Damage(name, f"has {number} members, its sidecar says {len(expected)}")]
-    return []
+    problem = header_problem(path, plan, sidecar)
+    return [Damage(name, problem)] if problem else []
 
 
 @dataclass(frozen=True)
@@ -190,7 +215,7 @@ class _Place:
 
     def member(self, view: str, suffix: str) -> bytes:
         offset, size = self.sidecar(view)["members"][suffix][self.number]
-        with (self.root / tar_name(view, self.shard)).open("rb") as file:
+        with open_regular(self.root / tar_name(view, self.shard)) as file:
             file.seek(offset)
             return file.read(size)
 
@@ -230,7 +255,7 @@ def _rederive_sample(
     if source_root is not None:
         assert decisive.decode is not None
         try:
-            source = decisive.decode((source_root / row["source_path"]).read_bytes(), decisive.params_of(plan.params))
+            source = decisive.decode(read_file(source_root / row["source_path"]), decisive.params_of(plan.params))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             name = tar_name(decisive.name, place.shard)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..store.reading import JSON_BYTES, read_file
 from ..taxonomy import Generator, Taxonomy
 from .layout import IdRule, identities
 from .rows import (
@@ -93,7 +94,7 @@ def _find_files(root: Path) -> tuple[list[Path], Path]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_bytes())
+        document = json.loads(read_file(file, limit=JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{file.name} cannot be read: {error}") from error
     if not isinstance(document, dict):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import xxhash
 
+from ..store.reading import read_text
 from .rows import SourceError, Walk
 
 TAIL_BYTES = 4096  # two images of one size differ there, so few files are read whole
@@ -119,7 +120,7 @@ def read_accepted(file: Path | None, paths: set[str]) -> set[str]:
     if file is None:
         return set()
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"--accept-duplicates {file} cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):

@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
+from ..store.reading import TABLE_BYTES, read_file, read_text
+from ..store.tables import parse_table
 from ..taxonomy import FAMILIES, KINDS, Generator, Taxonomy
 from .rows import (
     SPLIT_ALIASES,
@@ -131,7 +132,7 @@ def _find_manifests(root: Path) -> list[Path]:
 
 
 def _read(file: Path) -> pa.Table:
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": pq.read_table}
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise SourceError(f"{file.name}: a manifest is a .csv, .jsonl or .parquet file")
@@ -155,15 +156,19 @@ def _read(file: Path) -> pa.Table:
 
 
 def _read_csv(file: Path) -> pa.Table:
-    with file.open(encoding="utf-8-sig") as stream:  # spreadsheets put a byte order mark first
-        header = stream.readline().strip().split(",")
+    data = read_file(file, limit=TABLE_BYTES)
+    header = data.split(b"\n", 1)[0].decode("utf-8-sig").strip().split(",")  # spreadsheets put a byte order mark first
     strings = pyarrow.csv.ConvertOptions(column_types={name.strip('"'): pa.string() for name in header})
-    return pyarrow.csv.read_csv(file, convert_options=strings)
+    return pyarrow.csv.read_csv(pa.BufferReader(data), convert_options=strings)
+
+
+def _read_parquet(file: Path) -> pa.Table:
+    return parse_table(read_file(file, limit=TABLE_BYTES))
 
 
 def _read_jsonl(file: Path) -> pa.Table:
-    with file.open(encoding="utf-8-sig") as stream:
-        records = [json.loads(line) for line in stream if line.strip()]
+    text = read_text(file, limit=TABLE_BYTES, encoding="utf-8-sig")
+    records = [json.loads(line) for line in text.split("\n") if line.strip()]
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict):
             raise ValueError(f"row {number} is no object of column names and values")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..store.reading import JSON_BYTES, read_file, read_text
 from .layout import Layout, Table, fill
 from .rows import SPLIT_ALIASES, SourceError
 
@@ -41,7 +43,16 @@ def read_tables(layout: Layout, root: Path, files: list[str]) -> Tables:
         for path in found:
             try:
                 records.update(_read(table, root / path))
-            except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                IndexError,
+                RecursionError,
+                csv.Error,
+            ) as error:
                 raise SourceError(f"{path} is not a list as {layout.name} ships it: {error!r}") from error
         if not found and not table.optional:
             missing.append(table.file.pattern)
@@ -68,7 +79,7 @@ def _read(table: Table, file: Path) -> Iterator[tuple[str, Record]]:
 
 def _read_words(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """Columns divided by blanks; the first is the key. A head line is a record that nothing stands on."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in read_text(file).splitlines():
         words = line.split()
         if len(words) >= len(columns):
             yield words[0], dict(zip(columns, words, strict=False))
@@ -76,27 +87,26 @@ def _read_words(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Rec
 
 def _read_lines(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """Each line is a key."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in read_text(file).splitlines():
         yield line.strip(), {}
 
 
 def _read_csv(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """A head line names the columns; `columns` names the ones to take, the first is the key."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        for record in csv.DictReader(stream):
-            yield record[columns[0]], {name: record[name] for name in columns}
+    for record in csv.DictReader(io.StringIO(read_text(file), newline="")):
+        yield record[columns[0]], {name: record[name] for name in columns}
 
 
 def _read_pairs(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """A JSON list of lists of identities: each is a key."""
-    for identities in json.loads(file.read_bytes()):
+    for identities in json.loads(read_file(file, limit=JSON_BYTES)):
         for identity in identities:
             yield str(identity), {}
 
 
 def _read_records(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """A JSON object name -> record."""
-    for key, record in json.loads(file.read_bytes()).items():
+    for key, record in json.loads(read_file(file, limit=JSON_BYTES)).items():
         yield key, {name: str(record[name]) for name in columns if record.get(name)}
 
 

@@ -25,9 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from .reading import open_regular, read_file
+
 TEMPORARY_PREFIX = ".tmp-"
 LOG = ".log"  # the folder of the lock and of what is outside a folder's identity
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+COPY_BYTES = 2**40  # our own weights, copied where there are no links
 PAUSE_S = 20.0  # seconds that a kill test has to strike
 
 
@@ -156,7 +159,7 @@ def link_or_copy(source: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise OSError(error.errno, error.strerror, str(path)) from error
-        write_bytes(path, source.read_bytes())
+        write_bytes(path, read_file(source, limit=COPY_BYTES))
     finally:
         temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are links to one file already
 
@@ -164,7 +167,7 @@ def link_or_copy(source: Path, path: Path) -> None:
 def file_sha256(path: Path) -> str:
     """Hex digest of a file."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

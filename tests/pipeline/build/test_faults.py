@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from unittest.mock import Mock
 
 import psutil
@@ -30,6 +30,7 @@ from bmrl.pipeline.build.report import BuildError
 from bmrl.pipeline.build.resolve import resolve
 from bmrl.pipeline.build.work import ShardTask, SourceChangedError, build_with_tool
 from bmrl.pipeline.shards.plan import PlanError, write_plan
+from bmrl.pipeline.store import reading
 from bmrl.pipeline.store.local import AtomicFile, RootBusyError, lock_root
 from bmrl.pipeline.views.parsing import Labels
 from bmrl.pipeline.views.view import Sample
@@ -174,14 +175,14 @@ def test_sources_that_cannot_be_read_are_dropped_with_their_reason(
     shutil.copytree(small_source.with_name("maps"), tmp_path / "maps")
     files = sorted(source.rglob("*.png"))[:3]
     victims = dict(zip(files, (errno.EIO, errno.EACCES, errno.ENOENT), strict=True))
-    read_bytes = Path.read_bytes
+    open_regular = reading.open_regular
 
-    def fails(self: Path) -> bytes:
-        if self in victims:
-            raise OSError(victims[self], os.strerror(victims[self]), str(self))
-        return read_bytes(self)
+    def fails(path: Path) -> BinaryIO:
+        if path in victims:
+            raise OSError(victims[path], os.strerror(victims[path]), str(path))
+        return open_regular(path)
 
-    monkeypatch.setattr(Path, "read_bytes", fails)
+    monkeypatch.setattr(reading, "open_regular", fails)
     out = build_here(small_options(tmp_path / "out", source_root=source, parser=f"maps:bisenet:{tmp_path / 'maps'}"))
     failures = pq.read_table(out / "failures.parquet").to_pylist()
     assert {(row["source_path"], row["reason"]) for row in failures} == {

@@ -30,13 +30,13 @@ def _unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def damaged(small_root: Path, tmp_path: Path) -> Path:
-    """A shard set of links to the small one; what a test replaces is its own."""
+    """A shard set of second names of the small one's files; what a test replaces is its own."""
     root = tmp_path / "damaged"
     for path in small_root.rglob("*"):
         target = root / path.relative_to(small_root)
         if path.is_file() and ".log" not in path.parts:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path)
+            target.hardlink_to(path)
     return root
 
 
