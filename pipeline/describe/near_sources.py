@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..sources import Walk
+from ..store.reading import read_file
 from ..views.errors import UnreadableImageError
 from ..views.image import read_source
 from .near_duplicates import Hashes, describe_pairs, perceptual_hash
@@ -26,7 +27,7 @@ def find_alike(
     kept = []
     for number, row in enumerate(rows, start=1):
         try:
-            hashes.append(perceptual_hash(read_source((walk.root / row.path).read_bytes()).rgb))
+            hashes.append(perceptual_hash(read_source(read_file(walk.root / row.path)).rgb))
         except (OSError, UnreadableImageError):
             continue
         finally:
