@@ -43,6 +43,8 @@ class _Settings(Struct, frozen=True, forbid_unknown_fields=True):
     shard_size: Annotated[int, Meta(ge=1)]
     splits: list[Split]
     limit: Count
+    group_regex: Annotated[str, Meta(max_length=10_000)] = ""  # these two where they were given
+    split_by: str = ""
 
 
 class _Segment(Struct, frozen=True, forbid_unknown_fields=True):
