@@ -14,15 +14,30 @@ from ..pipeline.store.printing import printable
 from .exits import raise_if_interrupted
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ..model.runs import Step
     from ..pipeline.build.report import Progress
 
 
-class BuildBar:
-    """The bar of a build; it appears with the first progress report."""
+class _Bar:
+    """A bar that appears when there is something to show, and is closed at the end of a `with`."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class BuildBar(_Bar):
+    """The bar of a build; it appears with the first progress report."""
 
     def update(self, progress: Progress) -> None:
         """Called at least once a second while tasks run."""
@@ -37,22 +52,11 @@ class BuildBar:
             f"{printable(text)}\n", file=sys.stderr, end=""
         )  # in one piece: an interrupt between the two joins its sentence to it
 
-    def __enter__(self) -> BuildBar:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-class TrainingBar:
+class TrainingBar(_Bar):
     """The bar of a training, and a line after each epoch."""
 
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-        self.is_shown = False
+    is_shown = False
 
     def start(self, total: int | None) -> None:
         """Before the first step: samples of all epochs; None in a process that shows nothing."""
@@ -79,15 +83,6 @@ class TrainingBar:
             f"{summary['val_nll']:.3f} on {summary['val_n']} samples",
             file=sys.stderr,
         )
-
-    def __enter__(self) -> TrainingBar:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def tracked(steps: Collection[Any], what: str) -> Iterable[Any]:
