@@ -5,88 +5,98 @@ Legend: N rows, K classes, D embedding dimension.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import torch
-
-from ..attributor import Attributor
-from ..errors import RunError
-from ..inputs import Batch, to_device
+import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+IDENTITY_JOIN = "+"  # between the two identities in the group of a swap
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """An attributor's answers for some rows."""
 
-    keys: list[str]
-    generators: list[str]
+    keys: Sequence[str]
+    generators: Sequence[str]
     labels: Labels  # (N,), -1 for unseen
     logits: Floats  # (N, K)
-    features: Floats  # (N, D), the embedding
+    features: npt.NDArray[np.floating]  # (N, D), the embedding, float64 or float32
+    groups: Sequence[str] = ()  # whose face it is, two identities joined by +; without them every row is its own
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def of(self, generator: str) -> Predictions:
-        """The rows of one source."""
-        chosen = np.array([name == generator for name in self.generators], dtype=bool)
-        return Predictions(
-            keys=[key for key, kept in zip(self.keys, chosen, strict=True) if kept],
-            generators=[generator] * int(chosen.sum()),
-            labels=self.labels[chosen],
-            logits=self.logits[chosen],
-            features=self.features[chosen],
-        )
-
-    @property
+    @cached_property
     def sources(self) -> list[str]:
         """Their generators, by name."""
         return sorted(set(self.generators))
 
+    @cached_property
+    def codes(self) -> Labels:
+        """The place of each row's generator in `sources` (N,)."""
+        return codes_of(self.generators, self.sources)
 
-@torch.no_grad()
-def collect(model: Attributor, batches: Iterable[Batch], device: torch.device) -> Predictions:
-    """Run the attributor over batches, float32, eval mode. Raises RunError where an answer is not finite: NaN would be
-    neither accepted nor rejected."""
-    model.eval()
-    keys, features, logits, labels, generators = [], [], [], [], []
-    for batch in batches:
-        found = model.embed(to_device(batch, device))
-        features.append(found.double().cpu().numpy())
-        logits.append(finite(model.classify(found)).double().cpu().numpy())
-        labels.append(batch["label"].numpy())
-        keys += batch["key"]
-        generators += batch["generator"]
-    empty = np.zeros((0, model.num_classes))
-    return Predictions(
-        keys=keys,
-        generators=generators,
-        labels=np.concatenate(labels) if labels else np.zeros(0, dtype=np.int64),
-        logits=np.concatenate(logits) if logits else empty,
-        features=np.concatenate(features) if features else empty,
-    )
+    @cached_property
+    def predicted(self) -> Labels:
+        """The class of the highest logit, the first of equal ones (N,)."""
+        return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
 
+    @cached_property
+    def correct(self) -> Mask:
+        return np.asarray(self.predicted == self.labels)
 
-def finite(logits: torch.Tensor) -> torch.Tensor:
-    """The logits as they are; raises RunError where one is not a finite number."""
-    if not logits.isfinite().all():
-        raise RunError(
-            "the attributor's answers are not finite numbers: its weights are damaged or its training diverged"
+    def where(self, chosen: Mask | Labels) -> Predictions:
+        """The rows of a mask, or those of some places in their order."""
+        places = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        return replace(
+            self,
+            keys=[self.keys[i] for i in places],
+            generators=[self.generators[i] for i in places],
+            groups=[self.groups[i] for i in places] if self.groups else (),
+            labels=self.labels[places],
+            logits=self.logits[places],
+            features=self.features[places],
         )
-    return logits
+
+    def of(self, generator: str) -> Predictions:
+        """The rows of one source."""
+        if generator not in self.sources:
+            return self.where(np.zeros(len(self), dtype=bool))
+        return self.where(np.asarray(self.codes == self.sources.index(generator)))
+
+    @classmethod
+    def none(cls, num_classes: int, dim: int = 0) -> Predictions:
+        """No rows."""
+        return cls(
+            keys=[],
+            generators=[],
+            labels=np.zeros(0, dtype=np.int64),
+            logits=np.zeros((0, num_classes)),
+            features=np.zeros((0, dim)),
+        )
+
+
+def codes_of(values: Sequence[str], names: Sequence[str]) -> Labels:
+    """The place of each value in `names`, which has all of them (N,)."""
+    place = {name: code for code, name in enumerate(names)}
+    encoded = pa.array(values, pa.string()).dictionary_encode()
+    table = np.array([place[name] for name in encoded.dictionary.to_pylist()], dtype=np.int64)
+    found: Labels = table[encoded.indices.to_numpy(zero_copy_only=False)] if len(table) else np.zeros(0, np.int64)
+    return found
 
 
 def counts(*predictions: Predictions) -> dict[str, int]:
     """generator -> evaluated rows."""
-    total: dict[str, int] = defaultdict(int)
+    total: dict[str, int] = {}
     for one in predictions:
-        for name in one.generators:
-            total[name] += 1
+        for name, n in zip(one.sources, np.bincount(one.codes, minlength=len(one.sources)), strict=True):
+            total[name] = total.get(name, 0) + int(n)
     return dict(sorted(total.items()))

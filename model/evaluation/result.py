@@ -88,6 +88,14 @@ _FIRST = (
 )
 
 
+def span(figure: Figure, unit: str) -> str:
+    """The interval of a figure, such as [55.1%, 68.0%]; empty where there is none."""
+    if figure.low is None or figure.high is None:
+        return ""
+    write = percent if unit == "share" else "{:.3f}".format
+    return f"[{write(figure.low)}, {write(figure.high)}]"
+
+
 def percent(share: float) -> str:
     """0.857 -> 85.7%."""
     return f"{100 * share:.1f}%"

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from .predictions import Floats, Labels
 from .softmax import log_odds, max_softmax
 
-SCORES = {
+LOGIT_SCORES = {
     "max_softmax": log_odds,  # monotone in it, and free of float ties
     "max_logit": lambda logits: logits.astype(np.float64).max(axis=1),
     "energy": lambda logits: np.asarray(logsumexp(logits.astype(np.float64), axis=1)),

@@ -16,7 +16,6 @@ from ...pipeline.views.image import RESIZE_KERNELS, ImageParams
 from ...pipeline.views.single import view_batch
 from ..attributor import Attributor
 from ..errors import RunError
-from ..evaluation.predictions import finite
 from ..evaluation.worth import UNRELIABLE
 from ..inputs import Batch, to_device
 from .device import choose_device

@@ -14,7 +14,6 @@ from ..attributor import Attributor
 from ..errors import RunError
 from ..evaluation.calibration import fit_temperature, threshold_for_acceptance
 from ..evaluation.controls.features import COARSE_FEATURES, extract
-from ..evaluation.predictions import collect
 from ..evaluation.softmax import max_softmax
 from ..training.checkpoint import load_weights
 from ..training.trainer import writing

@@ -21,7 +21,7 @@ from ..evaluation.case import About, Case, Track, untracked
 from ..evaluation.controls.features import Rows, extract
 from ..evaluation.evaluate import THRESHOLDS
 from ..evaluation.evaluate import evaluate as evaluate_case
-from ..evaluation.predictions import Predictions, collect, counts
+from ..evaluation.predictions import Predictions, counts
 from ..evaluation.question import Question
 from ..evaluation.result import Result
 from ..evaluation.zero_shot import centre_questions, text_questions
