@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model": ("model.attributor", "model.resolve"),
     "model.errors": (),
     "model.config": (),
+    "model.documents": ("model.errors", "pipeline.store"),
     "model.attributor": ("model.config", "model.inputs"),
     "model.resolve": ("model.attributor", "model.attributors", "model.config"),
     "model.inputs": ("pipeline.views",),
@@ -43,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model.attributors": (
         "model.attributor", "model.config", "model.inputs", "model.layers", "model.losses", "pipeline.views",
     ),
-    "model.training": ("model.attributor", "model.config", "model.errors", "model.inputs", "pipeline.store"),
+    "model.training": ("model.attributor", "model.config", "model.documents", "model.errors", "model.inputs", "pipeline.store"),
     "model.evaluation": ("model.attributor", "model.errors", "model.inputs", "pipeline.views"),
     "model.report": ("model.evaluation",),
     # loading: batches on a device; describe: pictures of the views, for the page.

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from ...pipeline.store.local import write_bytes
 from ...pipeline.store.reading import read_file
+from ..documents import read_record
 from . import events
 
 NAME = "metrics.jsonl"
@@ -60,14 +61,9 @@ def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
 
 
 def _read(path: Path) -> list[tuple[bytes, dict[str, Any] | None]]:
-    """Lines with their records; None for one that a crash tore."""
-    found: list[tuple[bytes, dict[str, Any] | None]] = []
-    for line in read_file(path, limit=METRICS_BYTES).splitlines(keepends=True) if path.exists() else ():
-        try:
-            found.append((line, json.loads(line) if line.endswith(b"\n") else None))
-        except (ValueError, RecursionError):
-            found.append((line, None))
-    return found
+    """Lines with their records; None for one that a crash tore or that is none of ours."""
+    lines = read_file(path, limit=METRICS_BYTES).splitlines(keepends=True) if path.exists() else []
+    return [(line, read_record(line) if line.endswith(b"\n") else None) for line in lines]
 
 
 def _event(record: dict[str, Any], step: int) -> bytes:
