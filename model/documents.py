@@ -73,6 +73,15 @@ class _OldCalibration(Struct, frozen=True):
     threshold_95_calibrated: Share | UnsetType = UNSET
 
 
+class _OperatingPoint(Struct, frozen=True):
+    score: Name
+    threshold: Finite
+    n: Positive
+    thresholds: dict[Name, Finite]
+    left_out: dict[Name, Share]
+    reason: str
+
+
 class _Calibration(Struct, frozen=True):
     threshold_95: Share
     threshold_95_acceptance: Share
@@ -81,6 +90,7 @@ class _Calibration(Struct, frozen=True):
     majority: Share
     best_leak: _Leak | None
     confidences: Annotated[list[Share], Meta(max_length=100_000)]
+    operating_point: _OperatingPoint | UnsetType = UNSET
     temperature: Finite | UnsetType = UNSET
     threshold_95_calibrated: Share | UnsetType = UNSET
 

@@ -45,8 +45,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "model.attributor", "model.config", "model.inputs", "model.layers", "model.losses", "pipeline.views",
     ),
     "model.training": ("model.attributor", "model.config", "model.documents", "model.errors", "model.inputs", "pipeline.store"),
-    "model.evaluation": ("model.attributor", "model.errors", "model.inputs", "pipeline.views"),
-    "model.report": ("model.evaluation",),
+    "model.evaluation": ("model.errors", "model.inputs", "pipeline.views", "pipeline.store"),
+    "model.report": ("model.errors", "model.evaluation", "pipeline.store"),
     # loading: batches on a device; describe: pictures of the views, for the page.
     "model.runs": (
         "model", "pipeline.shardset", "pipeline.protocols", "pipeline.views", "pipeline.store", "pipeline.loading",

@@ -21,7 +21,7 @@ from .overview import overview_section
 from .result import Result, Section
 from .statistics import Statistics
 from .warnings import warnings_section
-from .zero_shot import zero_shot_section
+from .zero_shot import centre_questions, zero_shot_section
 
 THRESHOLDS = (0.7, 0.9)  # the paper's
 SECTIONS = (
@@ -54,7 +54,11 @@ def completed(case: Case) -> Case:
     if validation is not None and len(validation):
         operating = operating or operating_point(case.train, validation, statistics)
         temperature = temperature or fit_temperature(validation.logits, validation.labels)
-    case = replace(case, statistics=statistics, operating=operating, temperature=temperature)
+    centres = case.centres
+    if centres is None and (rows := case.train or validation) is not None and len(rows):
+        split = "train" if rows is case.train else "val"
+        centres = centre_questions(rows, case.sources, trained=rows.sources), split
+    case = replace(case, statistics=statistics, operating=operating, temperature=temperature, centres=centres)
     return replace(case, estimates=estimate(case))
 
 

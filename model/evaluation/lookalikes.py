@@ -7,7 +7,7 @@ from typing import Any
 from .case import Case
 from .predictions import Predictions
 from .result import Column, Figure, Section, Table, percent
-from .scores import SCORES, auroc, rejection, taken_for, threshold_name
+from .scores import LOGIT_SCORES, auroc, rejection, taken_for, threshold_name
 from .softmax import max_softmax
 
 
@@ -35,7 +35,7 @@ def lookalikes_section(case: Case) -> Section:
 
 
 def _lookalike(rows: Predictions, case: Case) -> dict[str, Any]:
-    score = SCORES["max_softmax"]
+    score = LOGIT_SCORES["max_softmax"]
     return {
         "n": len(rows),
         "rejection": {threshold_name(t): rejection(rows.logits, t) for t in case.thresholds},

@@ -50,6 +50,12 @@ class OperatingPoint:
         }
 
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> OperatingPoint:
+        """What `document` gave."""
+        return cls(**{name: document[name] for name in ("score", "thresholds", "n", "left_out", "reason")})
+
+
 def operating_point(
     train: Predictions | None, validation: Predictions, statistics: Statistics | None
 ) -> OperatingPoint | None:

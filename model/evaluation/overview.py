@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .case import Case
-from .result import Section, Table, percent
+from .result import Section, Table, percent, span
 from .scores import closed_set
 
 
@@ -17,7 +17,8 @@ def overview_section(case: Case) -> Section:
         + ("  -- SIMULATED sources: no evidence about real generators" if about.simulated else ""),
         f"data {data['name']} {data['root_digest'][:16]}, {seen['n']} seen test images",
     )
-    facts = [f"seen accuracy {percent(seen['accuracy'])}   macro F1 {percent(seen['macro_f1'])}"]
+    accuracy, f1 = (_with_interval(case, name, seen[name]) for name in ("accuracy", "macro_f1"))
+    facts = [f"seen accuracy {accuracy}   macro F1 {f1}"]
     if data["missing_sources"]:
         facts.append(f"missing sources (named by the protocol, not in the data): {', '.join(data['missing_sources'])}")
     if data["other_views"]:
@@ -40,6 +41,11 @@ def overview_section(case: Case) -> Section:
         "data": about.data,
     }
     return Section(document=document, tables=(Table(name="run", notes=run), Table(name="seen", notes=tuple(facts))))
+
+
+def _with_interval(case: Case, name: str, value: float) -> str:
+    one = case.estimates.get(("seen", name))
+    return f"{percent(value)} {span(one.figure(), 'share') if one else ''}".rstrip()
 
 
 def ranges(counts: Mapping[str, int]) -> str:

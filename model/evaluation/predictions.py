@@ -66,6 +66,18 @@ class Predictions:
             features=self.features[places],
         )
 
+    def between(self, start: int, end: int) -> Predictions:
+        """Consecutive rows, their arrays not copied."""
+        return replace(
+            self,
+            keys=self.keys[start:end],
+            generators=self.generators[start:end],
+            groups=self.groups[start:end],
+            labels=self.labels[start:end],
+            logits=self.logits[start:end],
+            features=self.features[start:end],
+        )
+
     def of(self, generator: str) -> Predictions:
         """The rows of one source."""
         if generator not in self.sources:

@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from .case import Case
-from .predictions import Floats, Predictions
+from .predictions import Predictions
 from .question import LEVELS, Question, judge, level_answers
 from .result import Column, Figure, Section, Table
+from .blocks import by_blocks
 from .scores import unit, unit_means
 
 UNSEEN_NAMES = "unseen source"
@@ -134,7 +136,7 @@ def ask(questions: Sequence[Question], seen: Predictions, unseen: Predictions) -
 def _answered(question: Question, rows: Predictions) -> dict[str, Any] | None:
     if not rows.generators:
         return None
-    nearest = (unit(rows.features) @ question.columns.T).argmax(axis=1)
+    nearest = by_blocks(rows.features, lambda block: (unit(block) @ question.columns.T).argmax(axis=1))
     given = np.array(question.answers)[nearest]
     return judge(given, rows.generators, truth=question.truth, candidates=question.candidates)
 
@@ -147,7 +149,7 @@ def centre_questions(
     reference: rows of every trained source that no row to be judged is among. sources: name -> kind and family.
     """
     number = {name: row for row, name in enumerate(trained)}
-    means = unit_means(unit(reference.features), np.array([number[name] for name in reference.generators]))
+    means = unit_means(unit(reference.features.astype(np.float64)), np.array([number[name] for name in reference.generators]))
     questions = []
     for level, truth in level_answers(sources).items():
         rows = [row for name, row in number.items() if truth[name]]

@@ -1,4 +1,5 @@
-"""The end of a training: what its seen validation rows say of the best weights, written as calibration.json."""
+"""The end of a training: what its training and validation rows say of the best weights, written as calibration.json,
+calibration.parquet and statistics.safetensors."""
 
 from __future__ import annotations
 
@@ -14,27 +15,41 @@ from ..attributor import Attributor
 from ..errors import RunError
 from ..evaluation.calibration import fit_temperature, threshold_for_acceptance
 from ..evaluation.controls.features import COARSE_FEATURES, extract
+from ..evaluation.operating import operating_point
+from ..evaluation.predictions import Predictions
 from ..evaluation.softmax import max_softmax
+from ..evaluation.statistics import Statistics
 from ..training.checkpoint import load_weights
 from ..training.trainer import writing
+from .collect import collect
+from .fitted import write_rows, write_statistics
+from .folder import Run
 
 BATCH = 64
 LEAK_ROWS = 4_000  # of training and of validation rows each, at most: seconds
+TRAIN_ROWS = 10_000  # whose embeddings the statistics are of, at most
+VALIDATION_ROWS = 20_000
 NUM_CONFIDENCES = 1_001  # kept of the validation rows', at most: any threshold's acceptance to .1 %
 
 
 def calibrate(
-    model: Attributor, out: Path, *, train: ShardSet, validation: ShardSet, device: torch.device, meaning: str
+    model: Attributor, out: Path, *, train: ShardSet, validation: ShardSet, device: torch.device, run: Run
 ) -> None:
-    """Accuracy, majority, temperature and the 95 % threshold with its acceptance, on the seen validation rows; beside them
-    what a thumbnail or colours alone reach there. Nothing is written without such rows."""
+    """Statistics of the training rows; of seen validation rows that picked no checkpoint: accuracy, majority, temperature,
+    the score and threshold at which the run works, and what a thumbnail or colours alone reach there. Nothing is written
+    without validation rows."""
     if len(validation) == 0:
         return
     try:
-        load_weights(model, out / "best.safetensors", meaning=meaning)
+        load_weights(model, out / "best.safetensors", meaning=run.meaning)
     except RunError:
         return
-    found = collect(model, validation.loader(views=model.inference_views, batch_size=BATCH, shuffle=False), device)
+    known = representatives(train, TRAIN_ROWS)
+    trained = collect_rows(model, known, device)
+    found = collect_rows(model, representatives(validation, VALIDATION_ROWS), device)
+    statistics = Statistics.fit(trained)
+    operating = operating_point(trained, found, statistics)
+    assert operating is not None  # there are validation rows
     temperature, threshold = fit_temperature(found.logits, found.labels), threshold_for_acceptance(found.logits)
     confidences = np.sort(max_softmax(found.logits))
     kept = np.linspace(0, len(confidences) - 1, min(len(confidences), NUM_CONFIDENCES)).round().astype(np.int64)
@@ -44,13 +59,28 @@ def calibrate(
         "threshold_95_calibrated": threshold_for_acceptance(found.logits / temperature),
         "threshold_95_acceptance": float((confidences >= threshold).mean()),
         "n": len(found.labels),
-        "accuracy": float((found.logits.argmax(axis=1) == found.labels).mean()),
+        "accuracy": float(found.correct.mean()),
         "majority": float(np.bincount(found.labels).max() / len(found.labels)),
         "best_leak": coarse_leak(train, validation),
         "confidences": confidences[kept].tolist(),
+        "operating_point": operating.document,
     }
+    task = "detection" if run.classes == ("real", "fake") else "attribution"
     with writing(out):
+        write_rows(out, run, train=trained, validation=found, task=task)
+        write_statistics(out, statistics, run.meaning)
         write_readable_json(out / "calibration.json", document)
+
+
+def collect_rows(model: Attributor, rows: ShardSet, device: torch.device) -> Predictions:
+    """What the model says of all rows, in their order."""
+    loader = rows.loader(views=model.inference_views, batch_size=BATCH, shuffle=False)
+    return collect(model, loader, device, groups_of(rows))
+
+
+def groups_of(rows: ShardSet) -> dict[str, str]:
+    """key -> whose face it is."""
+    return dict(zip(rows.index["key"].to_pylist(), rows.index["group"].to_pylist(), strict=True))
 
 
 def coarse_leak(train: ShardSet, validation: ShardSet) -> dict[str, Any] | None:

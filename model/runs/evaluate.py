@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +13,28 @@ import torch
 from ...pipeline.describe.preview import spread_rows, view_pictures
 from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
-from ...pipeline.store.local import write_bytes, write_readable_json
 from ..attributor import Attributor
 from ..documents import read_calibration
-from ..errors import RunError, WrongUseError
+from ..errors import WrongUseError
 from ..evaluation.case import About, Case, Track, untracked
 from ..evaluation.controls.features import Rows, extract
-from ..evaluation.evaluate import THRESHOLDS
-from ..evaluation.evaluate import evaluate as evaluate_case
+from ..evaluation.evaluate import THRESHOLDS, completed, render
+from ..evaluation.operating import OperatingPoint
 from ..evaluation.predictions import Predictions, counts
 from ..evaluation.question import Question
 from ..evaluation.result import Result
-from ..evaluation.zero_shot import centre_questions, text_questions
-from ..report.html import Sample, render_page
-from .calibrate import representatives
+from ..report.html import Sample
+from ..report.write import Report, prepare_out, write_report
+from .calibrate import BATCH, TRAIN_ROWS, VALIDATION_ROWS, groups_of, representatives
+from .collect import collect
 from .device import choose_device
+from .fitted import about_run, read_rows, read_statistics
 from .folder import Run, load_attributor, read_metrics
+from .halves import halves
 from .parts import check_parts, own_protocol, test_parts
+from .text_questions import text_questions
 from .views import check_views
 
-BATCH = 64
 CONTROL_ROWS = 20_000  # of training, seen and unseen rows each, at most: 19 kB of features a row, fits of minutes
 
 
@@ -41,6 +42,7 @@ CONTROL_ROWS = 20_000  # of training, seen and unseen rows each, at most: 19 kB 
 class _Asked:
     """A run's attributor and the shard set that it is evaluated on."""
 
+    folder: Path
     run: Run
     model: Attributor
     device: torch.device
@@ -61,7 +63,7 @@ def evaluate(
     track: Track | None = None,
     on_message: Callable[[str], None] | None = None,
 ) -> Result:
-    """Evaluate a run on the test rows of a shard set; with `out`, write result.json and report.html there.
+    """Evaluate a run on the test rows of a shard set; with `out`, write result.json, report.html and predictions.parquet there.
 
     protocol: a name or file; None: the run's own. thresholds: of the max softmax, in [0, 1]; None: the
     paper's, 0.7 and 0.9. with_controls=False leaves out
@@ -70,12 +72,41 @@ def evaluate(
 
     Raises WrongUseError, RunError, ShardSetError or DamagedShardError, each of one sentence.
     """
+    report = judge(
+        run,
+        shards,
+        protocol=protocol,
+        thresholds=thresholds,
+        out=out,
+        device=device,
+        with_controls=with_controls,
+        track=track,
+        on_message=on_message,
+    )
+    if out is not None:
+        write_report(Path(out), report)
+    return report.result
+
+
+def judge(
+    run: str | Path,
+    shards: ShardSet | str | Path,
+    *,
+    protocol: str | None = None,
+    thresholds: Iterable[float] | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    with_controls: bool = True,
+    track: Track | None = None,
+    on_message: Callable[[str], None] | None = None,
+) -> Report:
+    """As `evaluate`, with all that its page and its files are made of; `out` is made, nothing is written there yet."""
     say = on_message or logging.getLogger(__name__).warning
     try:
         chosen = load_protocol(protocol) if protocol else None
     except ValueError as error:
         raise WrongUseError(str(error)) from error
-    folder, where = Path(run), None if out is None else Path(out)
+    folder = Path(run)
     shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
     on = choose_device(device)
     trained, model = load_attributor(folder, on, say=say)
@@ -87,9 +118,18 @@ def evaluate(
         chosen = chosen.over(shard_set.document["generators"], trained=trained.data["n_train"])
         check_parts(chosen, shard_set, trained)
     parts = test_parts(shard_set, trained, chosen, say=say)
-    if where is not None:
-        _prepare_out(where, shard_set)
-    asked = _Asked(run=trained, model=model, device=on, shard_set=shard_set, protocol=chosen, track=track or untracked)
+    if out is not None:
+        _check_out(Path(out), shard_set)
+        prepare_out(Path(out))
+    asked = _Asked(
+        folder=folder,
+        run=trained,
+        model=model,
+        device=on,
+        shard_set=shard_set,
+        protocol=chosen,
+        track=track or untracked,
+    )
     said = {part: _collect(asked, rows, f"attributing {part}") for part, rows in parts.items()}
     data = {
         "name": shard_set.document["name"],
@@ -100,42 +140,84 @@ def evaluate(
         "missing_sources": list(parts["seen"].missing_sources),
         "other_views": other_views,
     }
+    about = About(
+        attributor=trained.config.attributor,
+        preset=trained.config.preset,
+        semantics=trained.config.semantics,
+        protocol=chosen.name if chosen else None,
+        task=chosen.task if chosen else "attribution",
+        published=chosen.published if chosen else {},
+        relations=chosen.relations if chosen else {},
+        simulated=_is_simulated(shard_set, chosen),
+        calibration=None if calibration is None else _told_calibration(calibration),
+        data=data,
+    )
     control_rows, control_counts = _control_rows(asked, parts) if with_controls else (None, {})
+    fitted = _fitted_rows(asked)
     case = Case(
         **said,
+        **fitted,
         classes=trained.classes,
         thresholds=tuple(sorted(set(thresholds or THRESHOLDS))),
-        about=About(
-            attributor=trained.config.attributor,
-            preset=trained.config.preset,
-            semantics=trained.config.semantics,
-            protocol=chosen.name if chosen else None,
-            task=chosen.task if chosen else "attribution",
-            published=chosen.published if chosen else {},
-            relations=chosen.relations if chosen else {},
-            simulated=_is_simulated(shard_set, chosen),
-            calibration=None if calibration is None else _without_confidences(calibration),
-            data=data,
-        ),
+        about=about,
+        statistics=read_statistics(folder) if fitted else None,
+        operating=_operating(calibration) if fitted else None,
         sources=shard_set.document["generators"],
         text=_text_questions(asked, said["unseen"]),
-        centres=_centre_questions(asked),
         control_rows=control_rows,
         control_counts=control_counts,
         track=asked.track,
     )
-    result = evaluate_case(case)
-    if where is not None:
-        for _ in asked.track(("page",), "drawing the page"):
-            page = render_page(result, metrics=read_metrics(folder), samples=_samples(shard_set))
-        write_bytes(where / "report.html", page)  # both at the end: what stops the work leaves the earlier pair
-        write_readable_json(where / "result.json", result.document)
-    return result
+    case = completed(case)
+    meta = about_run(
+        trained,
+        protocol=about.protocol,
+        data_digest=shard_set.root_digest,
+        task=about.task,
+        simulated=about.simulated,
+        relations=dict(about.relations),
+        published=dict(about.published),
+        data=data,
+        calibration=about.calibration,
+    )
+    return Report(
+        case=case,
+        result=render(case),
+        about=meta,
+        metrics=read_metrics(folder),
+        samples=lambda: _samples(shard_set),
+    )
+
+
+def _fitted_rows(asked: _Asked) -> dict[str, Predictions]:
+    """What the run says of its own training and validation rows, as its training left it; a run of version 0.1 is asked
+    again where the shards are those it was trained on."""
+    if (found := read_rows(asked.folder, asked.run)) is not None:
+        return found
+    if asked.shard_set.root_digest != asked.run.data["root_digest"]:
+        return {}
+    own = own_protocol(asked.run)
+    part = "seen" if own else None
+    rows = asked.shard_set.select(protocol=own, part=part, generators=None if own else asked.run.classes)
+    train, validation = rows.select(split="train"), halves(rows.select(split="val"))[1]
+    if not len(train) or not len(validation):
+        return {}
+    return {
+        "train": _collect(asked, representatives(train, TRAIN_ROWS), "attributing training rows"),
+        "validation": _collect(asked, representatives(validation, VALIDATION_ROWS), "attributing validation rows"),
+    }
+
+
+def _operating(calibration: Mapping[str, Any] | None) -> OperatingPoint | None:
+    """As the training declared it; None: of version 0.1, which declared none."""
+    if calibration is None or "operating_point" not in calibration:
+        return None
+    return OperatingPoint.of(calibration["operating_point"])
 
 
 def _collect(asked: _Asked, rows: ShardSet, what: str) -> Predictions:
     loader = rows.loader(views=asked.model.inference_views, batch_size=BATCH, shuffle=False)
-    return collect(asked.model, asked.track(loader, what), asked.device)
+    return collect(asked.model, asked.track(loader, what), asked.device, groups_of(rows))
 
 
 def _trained_sources(asked: _Asked) -> list[str]:
@@ -155,17 +237,6 @@ def _text_questions(asked: _Asked, unseen: Predictions) -> tuple[list[Question],
     )
 
 
-def _centre_questions(asked: _Asked) -> tuple[list[Question], str] | None:
-    """The same by the means of validation rows, else of training rows; None where a trained source has neither."""
-    trained = _trained_sources(asked)
-    for split in ("val", "train"):  # what was trained on lies closer together than any new image
-        rows = asked.shard_set.select(split=split, generators=trained)
-        if len(rows.counts) == len(trained):
-            reference = _collect(asked, rows, "class means")
-            return centre_questions(reference, asked.shard_set.document["generators"], trained=trained), split
-    return None
-
-
 def _other_views(shard_set: ShardSet, run: Run, model: Attributor, say: Callable[[str], None]) -> list[str]:
     """Views that the run was trained on with other parameters than the shard set's, `image` among them as the others
     are made from it; said aloud. Digests would differ by the codec too."""
@@ -177,23 +248,14 @@ def _other_views(shard_set: ShardSet, run: Run, model: Attributor, say: Callable
     return other
 
 
-def _without_confidences(calibration: Mapping[str, Any]) -> dict[str, Any]:
-    """A thousand numbers that no reader of a result asks for."""
-    return {name: value for name, value in calibration.items() if name != "confidences"}
+def _told_calibration(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a thousand numbers that no reader of a result asks for, and what stands in its main row."""
+    return {name: value for name, value in calibration.items() if name not in ("confidences", "operating_point")}
 
 
-def _prepare_out(out: Path, shard_set: ShardSet) -> None:
-    """Make the folder; whatever would stop its files at the end is said before the work."""
-    if out.exists() and not out.is_dir():
-        raise WrongUseError(f"--out {out} is a file")
+def _check_out(out: Path, shard_set: ShardSet) -> None:
     if out.resolve().is_relative_to(shard_set.root.resolve()):
         raise WrongUseError(f"--out {out} lies in the shard set {shard_set.root}, which holds its own files alone")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise RunError(f"--out {out} cannot be written: {error.strerror}") from error
 
 
 def _control_rows(

@@ -25,6 +25,7 @@ from ..training.trainer import BatchLoader, Step, Trainer, writing
 from .calibrate import calibrate
 from .claim import hold, prepare
 from .device import choose_device
+from .halves import halves
 from .folder import Run
 from .views import follow_views
 
@@ -166,8 +167,10 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     except ValueError as error:
         raise TrainingError(str(error)) from error
 
+    picking, calibrating = halves(val_rows)
+
     def validation() -> Iterable[dict[str, Any]]:
-        return val_rows.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
+        return picking.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
 
     trainer = Trainer(
         model,
@@ -193,7 +196,7 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     request.on_start(settings.epochs * len(loader) * settings.batch_size if world.writes else None)
     finished = trainer.fit(resume=request.resume, on_step=request.on_step, on_epoch=request.on_epoch)
     if finished and world.writes:
-        calibrate(model, request.out, train=train_rows, validation=val_rows, device=device, meaning=run.meaning)
+        calibrate(model, request.out, train=train_rows, validation=calibrating, device=device, run=run)
     return finished
 
 

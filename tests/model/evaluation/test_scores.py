@@ -15,7 +15,7 @@ from bmrl.model.evaluation.calibration import fit_temperature, threshold_for_acc
 from bmrl.model.evaluation.case import About, Case
 from bmrl.model.evaluation.evaluate import evaluate
 from bmrl.model.evaluation.predictions import Predictions, counts, finite
-from bmrl.model.evaluation.scores import SCORES, at_threshold, auroc, closed_set, confusion, rejection
+from bmrl.model.evaluation.scores import LOGIT_SCORES, at_threshold, auroc, closed_set, confusion, rejection
 from bmrl.model.evaluation.softmax import log_odds, max_softmax
 
 
@@ -44,7 +44,7 @@ def test_auroc_counts_ties_half() -> None:
 def test_scores_are_their_formulas() -> None:
     x = logits(20)
     for row, soft, odds, top, energy in zip(
-        x.tolist(), max_softmax(x), log_odds(x), SCORES["max_logit"](x), SCORES["energy"](x), strict=True
+        x.tolist(), max_softmax(x), log_odds(x), LOGIT_SCORES["max_logit"](x), LOGIT_SCORES["energy"](x), strict=True
     ):
         p = max(plain_softmax(row))
         assert soft == pytest.approx(p, abs=1e-12)
@@ -232,7 +232,7 @@ def test_every_auroc_of_the_table_by_plain_loops() -> None:
     ways = {
         "max_softmax": lambda rows: log_odds(rows.logits).tolist(),
         "max_logit": lambda rows: [max(row) for row in rows.logits.tolist()],
-        "energy": lambda rows: SCORES["energy"](rows.logits).tolist(),
+        "energy": lambda rows: LOGIT_SCORES["energy"](rows.logits).tolist(),
         "nearest_class_mean": lambda rows: plain_centre_similarity(rows, seen),
     }
     assert set(found) == {*ways, "per_generator"}

@@ -1,0 +1,55 @@
+"""An evaluation's files: result.json, report.html and predictions.parquet."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...pipeline.store.local import write_bytes, write_readable_json
+from ..errors import RunError, WrongUseError
+from ..evaluation.case import Case
+from ..evaluation.predictions_file import About, Contents, write_predictions
+from ..evaluation.result import Result
+from .html import Sample, render_page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """An evaluated attributor, and what its page shows beside the result."""
+
+    case: Case
+    result: Result
+    about: About
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # the records of a run's metrics.jsonl
+    samples: Callable[[], Sequence[Sample]] = tuple
+
+
+def prepare_out(out: Path) -> None:
+    """Make the folder; whatever would stop its files at the end is said before the work."""
+    if out.exists() and not out.is_dir():
+        raise WrongUseError(f"--out {out} is a file")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise RunError(f"--out {out} cannot be written: {error.strerror}") from error
+
+
+def write_report(out: Path, report: Report) -> None:
+    """All of them at the end: what stops the work leaves the earlier ones."""
+    for _ in report.case.track(("page",), "drawing the page"):
+        page = render_page(report.result, metrics=report.metrics, samples=list(report.samples()))
+    case = report.case
+    parts = {name: getattr(case, name) for name in ("train", "validation", "seen", "unseen", "controls")}
+    contents = Contents(
+        about=report.about,
+        parts={name: rows for name, rows in parts.items() if rows is not None and len(rows)},
+        sources=case.sources,
+    )
+    write_predictions(out / "predictions.parquet", contents)
+    write_bytes(out / "report.html", page)
+    write_readable_json(out / "result.json", report.result.document)
