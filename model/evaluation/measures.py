@@ -28,12 +28,14 @@ RANKED = ("auroc", "auroc_correct", "oscr", "fpr95", "aupr", "aupr_unseen")
 def closed_set(case: Case) -> Measure:
     """Accuracy, and the mean of F1 over the classes that have rows or are attributed to, as scikit-learn takes it."""
     seen, count = case.seen, len(case.classes)
+    has_rows = np.bincount(seen.labels, minlength=count) > 0
 
     def measure(draws: Draws) -> dict[Path, Floats]:
         true, predicted = _sums(draws.seen, seen.labels, count), _sums(draws.seen, seen.predicted, count)
         right = _sums(draws.seen * seen.correct, seen.labels, count)
         with np.errstate(invalid="ignore"):
             f1 = 2 * right / (true + predicted)
+        f1[(true == 0) & has_rows] = np.nan  # a class that was not drawn
         return {
             ("seen", "accuracy"): right.sum(axis=1) / true.sum(axis=1),
             ("seen", "macro_f1"): np.nanmean(f1, axis=1),

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from .case import Case
 from .predictions import Predictions
@@ -27,13 +28,15 @@ _SPLITS = {"val": "validation", "train": "training"}
 
 
 def zero_shot_section(case: Case) -> Section:
-    found: dict[str, Any] = {"text": None, "centres": None, "content": None, "probe": None}
+    found: dict[str, Any] = {"text": None, "centres": None, "mass": None, "content": None, "probe": None}
     if case.text is not None:
         questions, unread = case.text
         found["text"] = {"levels": ask(questions, case.seen, case.unseen), "unread_names": unread}
     if case.centres is not None:
         questions, split = case.centres
         found["centres"] = {"levels": ask(questions, case.seen, case.unseen), "split": split}
+    if levels := mass_levels(case):
+        found["mass"] = {"levels": levels}
     if case.control_rows is not None:
         from .controls.leaks import level_controls  # scikit-learn, which a training does without
 
@@ -79,6 +82,7 @@ def _figures(facts: dict[str, Any] | None) -> tuple[Figure, Figure, Figure]:
 _NOTES = {
     "text": "text: the prompt of that level nearest to the image, among those of the sources trained on",
     "centres": "centres: the answer of the trained source whose mean {split} feature is nearest",
+    "mass": "mass: the answer whose classes have most of the probability together",
     "content": "content: the best leak control, probe: the best classical baseline, each trained for that question",
     "majority": "majority: always the commonest answer; outside: unseen images whose answer no trained source has, left out",
     "unseen source": "unseen source: names never trained on, by text; above chance only by words that trained names share",
@@ -93,6 +97,8 @@ def _notes(found: dict[str, Any]) -> list[str]:
         notes.append(_NOTES["text"])
     if found["centres"]:
         notes.append(_NOTES["centres"].format(split=_SPLITS[found["centres"]["split"]]))
+    if found["mass"]:
+        notes.append(_NOTES["mass"])
     if found.get("content"):
         notes.append(_NOTES["content"])
     notes.append(_NOTES["majority"])
@@ -104,11 +110,11 @@ def _notes(found: dict[str, Any]) -> list[str]:
 
 
 def zero_shot_rows(found: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(text, centres, content or probe; level; its facts); none where nothing could be asked, as of sources of unknown
+    """(text, centres, mass, content or probe; level; its facts); none where nothing could be asked, as of sources of unknown
     kind."""
     return [
         (way, level, facts)
-        for way in ("text", "centres", "content", "probe")
+        for way in ("text", "centres", "mass", "content", "probe")
         if found.get(way)
         for level, facts in found[way]["levels"].items()
     ]
@@ -131,6 +137,23 @@ def ask(questions: Sequence[Question], seen: Predictions, unseen: Predictions) -
         for question in questions
         if len(question.candidates) > 1
     }
+
+
+def mass_levels(case: Case) -> dict[str, Any]:
+    """The same facts by the softmax: the probabilities of the classes of one answer are added up."""
+    found: dict[str, Any] = {}
+    for level, truth in level_answers(case.sources).items():
+        answers = [truth.get(name, "") for name in case.classes]  # of a detection's classes, real and fake, none is known
+        candidates = list(dict.fromkeys(answer for answer in answers if answer))
+        if len(candidates) < 2:
+            continue
+        columns = np.array([[answer == candidate for candidate in candidates] for answer in answers], dtype=np.float64)
+        found[level] = {"candidates": candidates, "chance": 1.0 / len(candidates)}
+        for part, rows in (("seen", case.seen), ("unseen", case.unseen)):
+            given = np.array(candidates)[(softmax(rows.logits, axis=1) @ columns).argmax(axis=1)]
+            judged = judge(given, rows.generators, truth=truth, candidates=candidates) if len(rows) else None
+            found[level][part] = judged
+    return found
 
 
 def _answered(question: Question, rows: Predictions) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from PIL import Image
 
 from ..evaluation.result import Result
@@ -27,19 +27,39 @@ class Sample:
 
 def render_page(result: Result, *, metrics: list[dict[str, Any]], samples: list[Sample]) -> bytes:
     """The page; it loads nothing from anywhere. metrics: the records of a run's metrics.jsonl."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     document = result.document
     has_steps = any("step" in record for record in metrics)
-    page: str = template.render(
+    page: str = _template("report").render(
         document=document,
         tables=list(result.tables),
         write=write,
         curves=plots.draw(plots.plot_curves, metrics, plots.CURVES) if has_steps else None,
         confusion=plots.draw(plots.plot_confusion, document["confusion"], plots.SQUARE),
+        sweep=plots.draw(plots.plot_sweep, document, plots.CURVES),
         samples=[(s.generator, s.key, {name: _png(rgb) for name, rgb in s.views.items()}) for s in samples],
     )
     return page.encode()
+
+
+def render_tables(title: str, result: Result) -> bytes:
+    """A page of a result's tables alone."""
+    page: str = _template("tables").render(title=title, tables=list(result.tables), write=write)
+    return page.encode()
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_read_template),
+    )
+    return environment.get_template(name)
+
+
+def _read_template(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.html.j2").read_text(encoding="utf-8")
 
 
 def _png(rgb: npt.NDArray[np.uint8]) -> str:

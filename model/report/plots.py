@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+PUBLISHED_REJECTION = {"0.7": 0.3064, "0.9": 0.6631}  # averages of BMRL's row in its Table 1
 CURVES, SQUARE = (11.0, 4.0), (7.5, 6.5)  # inches
 
 
@@ -71,3 +72,29 @@ def plot_confusion(figure: Any, confusion: dict[str, Any]) -> None:
             if share >= 0.005:
                 color = "white" if share > 0.5 else "black"
                 axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=color)
+
+
+def plot_sweep(figure: Any, document: dict[str, Any]) -> None:
+    """How far a temperature alone moves what every threshold rejects, seen and unseen, and the papers' point beside it."""
+    swept = document["temperature_sweep"]
+    thresholds = list(swept[0]["at"])
+    axes = figure.subplots(1, len(thresholds), squeeze=False)[0]
+    x = [point["temperature"] for point in swept]
+    for axis, threshold in zip(axes, thresholds, strict=True):
+        lines = {
+            "seen rejected": "seen_rejection",
+            "unseen rejected, mean over sources": "unseen_rejection",
+            "seen accepted and correct": "accepted_correct",
+        }
+        for label, name in lines.items():
+            values = [point["at"][threshold][name] for point in swept]
+            if values[0] is not None:
+                axis.plot(x, values, "o-", ms=3, lw=1.2, label=label)
+        if threshold in PUBLISHED_REJECTION:
+            rejected = PUBLISHED_REJECTION[threshold]
+            axis.axhline(rejected, color="gray", ls="--", lw=1)
+            words = f"BMRL's Table 1: {100 * rejected:.1f} % unseen rejected, other data, seen rejection not given"
+            axis.text(x[0], rejected + 0.01, words, fontsize=7, color="gray")
+        axis.axvline(1.0, color="gray", ls=":", lw=1)
+        axis.set(xscale="log", ylim=(0, 1.02), xlabel="temperature of the logits", title=f"max softmax < {threshold}")
+    axes[0].legend(fontsize=8)

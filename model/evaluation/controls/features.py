@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...inputs import Batch
+
+
+if TYPE_CHECKING:
+    from ...inputs import Batch  # torch
 
 F32 = npt.NDArray[np.float32]
 
