@@ -77,6 +77,7 @@ class _OperatingPoint(Struct, frozen=True):
     score: Name
     threshold: Finite
     n: Positive
+    acceptance: Share
     thresholds: dict[Name, Finite]
     left_out: dict[Name, Share]
     reason: str

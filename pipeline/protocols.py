@@ -21,6 +21,7 @@ _FIELDS = {"name", "about", "task", "simulated", "published", "seen", "unseen", 
 _OWN = {"about", "published", "seen", "unseen", "controls"}  # what a variant may say for itself
 TASKS = ("attribution", "detection")
 DETECTION_CLASSES = ("real", "fake")
+WITHOUT = ":without="  # behind a protocol's name and before one of its seen sources, which is unseen then
 DETECTION = ":detection"  # behind a protocol's name: real or fake over its sources
 ALL = "all"  # as `seen`: every source of the shard set
 
@@ -71,12 +72,16 @@ def protocol_names() -> list[str]:
 
 
 def load_protocol(name: str) -> Protocol:
-    """A shipped protocol by name, or a user's file by a path that ends in .yaml; NAME:detection asks for real or fake.
+    """A shipped protocol by name, or a user's file by a path that ends in .yaml; NAME:detection asks for real or fake,
+    NAME:without=SOURCE leaves a seen source out of the training and counts it as unseen.
 
     Raises ValueError in one sentence.
     """
     if name.endswith(DETECTION):
         return _as_detection(load_protocol(name.removesuffix(DETECTION)))
+    if WITHOUT in name:
+        whole, _, source = name.rpartition(WITHOUT)
+        return _leave_out(load_protocol(whole), source)
     if name.endswith((".yaml", ".yml")):
         document = read_yaml(Path(name))
         if isinstance(document, dict) and {"variants", "default"} & set(document):
@@ -117,7 +122,13 @@ def describe_protocols(present: Collection[str] | None = None) -> str:
         if present is not None:
             missing = [source for source in protocol.sources if source not in present]
             lines.append(f"  missing: {', '.join(missing) or 'none'}")
-    return "\n".join([*lines, f"NAME{DETECTION} asks for real or fake over the sources of any of them."])
+    return "\n".join(
+        [
+            *lines,
+            f"NAME{DETECTION} asks for real or fake over the sources of any of them; NAME{WITHOUT}SOURCE leaves one "
+            "of its seen sources out.",
+        ]
+    )
 
 
 def _merge(document: dict[str, Any], own: dict[str, Any], name: str) -> dict[str, Any]:
@@ -126,6 +137,18 @@ def _merge(document: dict[str, Any], own: dict[str, Any], name: str) -> dict[str
     shared = {key: value for key, value in document.items() if key not in ("variants", "default")}
     published = {**(shared.get("published") or {}), **(own.get("published") or {})}
     return {**shared, **own, "published": published, "name": name}
+
+
+def _leave_out(protocol: Protocol, source: str) -> Protocol:
+    if source not in protocol.seen:
+        raise ValueError(f"protocol {protocol.name} has no seen source {source!r} to leave out")
+    return dataclasses.replace(
+        protocol,
+        name=f"{protocol.name}{WITHOUT}{source}",
+        seen=tuple(one for one in protocol.seen if one != source),
+        unseen=(*protocol.unseen, source),
+        relations={**protocol.relations, source: "LEFT-OUT"},
+    )
 
 
 def _as_detection(protocol: Protocol) -> Protocol:

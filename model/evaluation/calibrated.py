@@ -62,7 +62,9 @@ def sweep(case: Case) -> list[dict[str, Any]]:
         seen, unseen = (max_softmax(rows.logits / temperature) for rows in (case.seen, case.unseen))
         at = {}
         for threshold in case.thresholds:
-            rates = [float((unseen[case.unseen.codes == k] < threshold).mean()) for k in range(len(case.unseen.sources))]
+            rates = [
+                float((unseen[case.unseen.codes == k] < threshold).mean()) for k in range(len(case.unseen.sources))
+            ]
             at[threshold_name(threshold)] = {
                 "seen_rejection": float((seen < threshold).mean()),
                 "accepted_correct": float(((seen >= threshold) & case.seen.correct).mean()),

@@ -54,6 +54,9 @@ class Case:
     about: About
     train: Predictions | None = None  # of training rows, or some of them
     validation: Predictions | None = None  # of seen validation rows that picked no checkpoint
+    left_out: Mapping[str, Predictions] = field(
+        default_factory=dict
+    )  # source -> its validation rows, by a run without it
     statistics: Statistics | None = None  # of training rows
     operating: OperatingPoint | None = None
     temperature: float | None = None  # of the validation rows

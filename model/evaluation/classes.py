@@ -41,4 +41,3 @@ def classes_section(case: Case) -> Section:
     )
     table = Table(name="classes", title="Classes", columns=columns, rows=tuple(rows))
     return Section(document={"classes": found}, tables=(table,))
-

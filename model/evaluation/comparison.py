@@ -204,7 +204,10 @@ def _spread(method: Method, path: Path) -> dict[str, Any] | None:
 def _method_table(methods: Sequence[Method], figures: Mapping[Path, Sequence[Estimate | None]]) -> Table:
     columns = [Column(title="figure", width=32)]
     for method in methods:
-        columns += [Column(title=method.name, width=10, gap=2), Column(title="95 % interval", width=18, gap=1)]
+        columns += [
+            Column(title=method.name, width=max(10, len(method.name)), gap=2),
+            Column(title="95 % interval", width=18, gap=1),
+        ]
     rows: list[tuple[Cell, ...]] = []
     for path, row in figures.items():
         words, unit = COMPARED[path]
@@ -215,7 +218,13 @@ def _method_table(methods: Sequence[Method], figures: Mapping[Path, Sequence[Est
                 continue
             spread = _spread(method, path)
             value = percent(one.value) if unit == "share" else f"{one.value:.3f}"
-            more = "" if spread is None else f" +- {100 * spread['sd']:.1f}" if unit == "share" else f" +- {spread['sd']:.3f}"
+            more = (
+                ""
+                if spread is None
+                else f" +- {100 * spread['sd']:.1f}"
+                if unit == "share"
+                else f" +- {spread['sd']:.3f}"
+            )
             cells += [value + more, span(one.figure(), unit)]
         rows.append(tuple(cells))
     notes = ["+-: standard deviation over seeds"] if any(len(method.members) > 1 for method in methods) else []
@@ -223,8 +232,10 @@ def _method_table(methods: Sequence[Method], figures: Mapping[Path, Sequence[Est
 
 
 def _difference_table(differences: Sequence[Mapping[str, Any]]) -> Table:
+    title = f"difference from {differences[0]['than']}"
+    title += " " * (max(len(facts["method"]) for facts in differences) - len(title))
     columns = (
-        Column(title=f"difference from {differences[0]['than']}", width=28),
+        Column(title=title, width=len(title)),
         Column(title="figure", width=32),
         Column(title="value", width=8),
         Column(title="95 % interval", width=18, gap=2),
@@ -243,10 +254,19 @@ def _difference_table(differences: Sequence[Mapping[str, Any]]) -> Table:
         interval = "" if facts["low"] is None else f"[{write(facts['low'])}, {write(facts['high'])}]"
         detectable = "-" if facts["detectable"] is None else f"{scale * facts['detectable']:.{places}f}"
         rows.append(
-            (facts["method"], words, write(facts["value"]), interval, detectable, Figure(facts["p_holm"]), facts["claim"])
+            (
+                facts["method"],
+                words,
+                write(facts["value"]),
+                interval,
+                detectable,
+                Figure(facts["p_holm"]),
+                facts["claim"],
+            )
         )
     notes = (
-        "paired: the same sources and identities are drawn for both; shares in points. detectable: the smallest difference that this "
-        "evaluation would find four times of five; nothing below it is claimed. p corrected (Holm) over the methods of a figure",
+        "paired: the same sources and identities are drawn for both; shares in points. detectable: the smallest difference that "
+        "this evaluation would find four times of five; nothing below it is claimed. p corrected (Holm) over the "
+        "methods of a figure",
     )
     return Table(name="differences", title="Differences", columns=columns, rows=tuple(rows), notes=notes)

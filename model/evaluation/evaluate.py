@@ -13,6 +13,7 @@ from .controls.section import controls_section
 from .detection import detection_section
 from .estimates import estimate, intervals
 from .kinds import kinds_section
+from .likelihood import likelihood_section
 from .lookalikes import lookalikes_section
 from .main_row import main_section
 from .open_set import open_set_section
@@ -20,6 +21,7 @@ from .operating import operating_point
 from .overview import overview_section
 from .result import Result, Section
 from .statistics import Statistics
+from .structure import structure_section
 from .warnings import warnings_section
 from .zero_shot import centre_questions, zero_shot_section
 
@@ -31,6 +33,8 @@ SECTIONS = (
     open_set_section,
     kinds_section,
     calibration_section,
+    likelihood_section,
+    structure_section,
     zero_shot_section,
     classes_section,
     confusion_section,

@@ -38,8 +38,8 @@ def kinds_section(case: Case) -> Section:
         Column(title="OSCR", width=6, unit="score"),
     )
     notes = (
-        "within a kind: its unseen sources against seen images of that kind alone; the pooled figure above mostly tells how hard each "
-        "kind is",
+        "within a kind: its unseen sources against seen images of that kind alone; the pooled figure above mostly tells how hard "
+        "each kind is",
     )
     table = Table(name="kinds", title="Within each kind", columns=columns, rows=tuple(rows), notes=notes)
     return Section(document={"within_kind": kinds, "by_relation": relations}, tables=(table,) if rows else ())

@@ -65,9 +65,7 @@ def thresholds(case: Case) -> Measure:
 def open_set(case: Case) -> Measure:
     """Every score's ranking, and its rates at the threshold that accepts 95 % of seen validation rows."""
     rankings = {
-        name: Ranking(
-            case.scores["seen"][name], case.seen.correct, values, case.unseen.codes, len(case.unseen.sources)
-        )
+        name: Ranking(case.scores["seen"][name], case.seen.correct, values, case.unseen.codes, len(case.unseen.sources))
         for name, values in case.scores["unseen"].items()
         if len(case.unseen)
     }
@@ -91,7 +89,7 @@ def open_set(case: Case) -> Measure:
         for name, threshold in case.operating.thresholds.items():
             seen, unseen = (case.judged[part][name] >= threshold for part in ("seen", "unseen"))
             rates = _rates(case, seen, unseen, draws)
-            paths = [("open_set", name)] if name in rankings else []
+            paths: list[Path] = [("open_set", name)] if name in rankings else []
             paths += [("main",)] if name == case.operating.score else []
             for path in paths:
                 found |= {(*path, figure): values for figure, values in rates.items()}
@@ -106,7 +104,7 @@ def open_set(case: Case) -> Measure:
 
 
 def within_kind(case: Case) -> Measure:
-    """AUROC and OSCR of unseen sources against seen rows of their own kind: a pooled figure mostly tells how hard each kind is."""
+    """AUROC and OSCR of unseen sources against seen rows of their own kind: a pooled figure mostly tells how hard each is."""
     parts: list[tuple[Path, Ranking, Mask, Mask, list[int]]] = []
     for kind, (seen, unseen, codes) in case.kind_rows.items():
         place = np.full(len(case.unseen.sources), -1)
@@ -179,6 +177,3 @@ def _rates(case: Case, seen: Mask, unseen: Mask, draws: Draws) -> dict[str, Floa
 def _sums(weights: Floats, codes: Labels, count: int) -> Floats:
     """Weights (R, N) summed by code (R, count)."""
     return np.stack([np.bincount(codes, weights=row, minlength=count) for row in weights])
-
-
-

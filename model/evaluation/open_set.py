@@ -49,7 +49,9 @@ def _open_set(case: Case) -> dict[str, Any]:
     """score -> its figures; null what is not estimable."""
     found: dict[str, Any] = {}
     for score in case.scores["unseen"]:
-        figures = {name: _value(case, ("open_set", score, name)) for name in (*RANKED, *CCR, "rejection_at_95")}
+        figures: dict[str, Any] = {
+            name: _value(case, ("open_set", score, name)) for name in (*RANKED, *CCR, "rejection_at_95")
+        }
         for name in ("per_generator", "per_generator_oscr"):
             figures[name] = {source: _value(case, ("open_set", score, name, source)) for source in case.unseen.sources}
         points = [value for value in figures["per_generator"].values() if value is not None]
@@ -114,8 +116,8 @@ def _threshold_table(document: dict[str, Any], case: Case) -> Table:
     parts = {"seen": case.seen, "unseen": case.unseen} if document["auroc"] else {"seen": case.seen}
     scale = " and ".join(f"{max_softmax(rows.logits).mean():.3f} of {part}" for part, rows in parts.items())
     notes.append(
-        f"mean max probability {scale} images; logit scale {logit_scale(case.seen.logits):.2f} (highest logit above the mean of the "
-        "others): both move every rejection rate, and are free"
+        f"mean max probability {scale} images; logit scale {logit_scale(case.seen.logits):.2f} (highest logit above the mean of "
+        "the others): both move every rejection rate, and are free"
     )
     if not document["auroc"]:
         notes.append("no unseen rows: rejection of unseen sources and AUROC are not measured")
@@ -156,8 +158,8 @@ def _score_notes(case: Case) -> list[str]:
     sources = case.unseen.sources
     notes = [
         "mean over unseen sources; rej@95: unseen rejected at the threshold that accepts 95 % of seen validation images; FPR95: "
-        "unseen accepted where 95 % of seen test images are; AUPR, AUPRu: seen, unseen images as positives, pooled; CCR@x: accepted "
-        "and correct where x of unseen images are accepted",
+        "unseen accepted where 95 % of seen test images are; AUPR, AUPRu: seen, unseen images as positives, pooled; CCR@x: "
+        "accepted and correct where x of unseen images are accepted",
         f"intervals: {len(case.seen.sources)} seen sources, {len(sources)} unseen ones and their identities drawn anew",
     ]
     if main := case.operating:
@@ -199,6 +201,4 @@ def _unseen_table(document: dict[str, Any], case: Case) -> Table:
     notes = (
         f"AUROC by {TOP}; below .5 in {below} of {len(case.unseen.sources)} sources, which look more familiar than the seen ones",
     )
-    return Table(
-        name="unseen", title="Unseen sources", columns=columns, rows=tuple(rows), notes=notes if below else ()
-    )
+    return Table(name="unseen", title="Unseen sources", columns=columns, rows=tuple(rows), notes=notes if below else ())

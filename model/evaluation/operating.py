@@ -15,13 +15,11 @@ import numpy as np
 
 from .predictions import Floats, Predictions
 from .scores import auroc
-
 from .statistics import Statistics, all_scores, told
 
 ACCEPTED = 0.95  # of seen validation rows
 LEFT_OUT = 20  # sources at most, evenly chosen
 PAPERS_SCORE = "max_softmax"
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,7 @@ class OperatingPoint:
     score: str
     thresholds: Mapping[str, float]  # of every score: it accepts ACCEPTED of the seen validation rows
     n: int  # of them
+    acceptance: float  # of them at the threshold: ACCEPTED or a little more
     left_out: Mapping[str, float] = field(default_factory=dict)  # score -> mean AUROC of sources left out
     reason: str = ""  # why no score was chosen by leaving sources out; else empty
 
@@ -44,16 +43,18 @@ class OperatingPoint:
             "score": self.score,
             "threshold": self.threshold,
             "n": self.n,
+            "acceptance": self.acceptance,
             "thresholds": dict(self.thresholds),
             "left_out": dict(self.left_out),
             "reason": self.reason,
         }
 
-
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> OperatingPoint:
         """What `document` gave."""
-        return cls(**{name: document[name] for name in ("score", "thresholds", "n", "left_out", "reason")})
+        return cls(
+            **{name: document[name] for name in ("score", "thresholds", "n", "acceptance", "left_out", "reason")}
+        )
 
 
 def operating_point(
@@ -66,7 +67,14 @@ def operating_point(
     thresholds = {name: threshold_for(values) for name, values in scores.items()}
     left_out, reason = _left_out(train, validation)
     best = max(left_out, key=lambda name: left_out[name]) if left_out else PAPERS_SCORE
-    return OperatingPoint(score=best, thresholds=thresholds, n=len(validation), left_out=left_out, reason=reason)
+    return OperatingPoint(
+        score=best,
+        thresholds=thresholds,
+        n=len(validation),
+        acceptance=float((scores[best] >= thresholds[best]).mean()),
+        left_out=left_out,
+        reason=reason,
+    )
 
 
 def threshold_for(scores: Floats, share: float = ACCEPTED) -> float:
@@ -97,5 +105,3 @@ def _left_out(train: Predictions | None, validation: Predictions) -> tuple[dict[
         for name, values in all_scores(blind, statistics).items():
             found.setdefault(name, []).append(auroc(values[~is_out], values[is_out]))
     return {name: float(np.mean(values)) for name, values in found.items()}, ""
-
-

@@ -61,7 +61,7 @@ class About(Struct, frozen=True):
     data_digest: str = ""
     views: dict[str, Any] = {}
     task: str = "attribution"
-    seed: int | None = None  # of the training
+    recipe: str = ""  # what two runs share that differ by their seed alone
     simulated: bool = False
     relations: dict[str, str] = {}
     published: dict[str, int | float | str] = {}
@@ -130,8 +130,10 @@ def _lists(values: npt.NDArray[np.floating]) -> pa.ListArray:
 
 
 def read_predictions(path: Path, *, needs: str = "seen") -> Contents:
-    """A file, held against its schema; it must have rows of the part `needs`. Raises RunError with one sentence. Embeddings that would fill the memory lie in a
-    file of the temporary folder, so a million rows take as much as their logits and names."""
+    """A file, held against its schema; it must have rows of the part `needs`. Raises RunError with one sentence.
+
+    Embeddings that would fill the memory lie in a file of the temporary folder, so a million rows take as much as their logits
+    and names."""
     try:
         with open_regular(path) as source:
             return _Reader(pq.ParquetFile(source), needs).read()

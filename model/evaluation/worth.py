@@ -59,6 +59,7 @@ class Worth:
     best_leak: Mapping[str, Any] | None = None  # accuracy and control, on the same images
     threshold: float | None = None  # the run's own: it accepts 95 % of the seen validation images, as far as they allow
     acceptance: float | None = None  # of it, measured
+    score: str = "max_softmax"  # that is held against the threshold
     confidences: tuple[float, ...] = ()  # max softmax of seen validation images, rising
 
     @property
@@ -92,15 +93,21 @@ class Worth:
 
     def acceptance_of(self, threshold: float) -> float | None:
         """The share of seen validation images whose confidence is not below a threshold; None where it is not known."""
-        if threshold == self.threshold and self.acceptance is not None:
-            return self.acceptance
         if not self.confidences:
             return None
         return sum(confidence >= threshold for confidence in self.confidences) / len(self.confidences)
 
     def document(self, threshold: float | None = None) -> dict[str, Any]:
         """As answers carry it; threshold: the one that was asked for instead of the run's own."""
-        used = self.threshold if threshold is None else threshold
+        point: dict[str, Any] = {
+            "score": self.score,
+            "threshold": self.threshold,
+            "seen_acceptance": self.acceptance,
+            "asked_for": False,
+        }
+        if threshold is not None:
+            accepted = self.acceptance_of(threshold)
+            point = {"score": "max_softmax", "threshold": threshold, "seen_acceptance": accepted, "asked_for": True}
         return {
             "verdict": self.verdict,
             "reason": self.reason,
@@ -109,11 +116,7 @@ class Worth:
             "majority": self.majority,
             "chance": self.chance,
             "best_leak": None if self.best_leak is None else dict(self.best_leak),
-            "operating_point": {
-                "threshold": used,
-                "seen_acceptance": None if used is None else self.acceptance_of(used),
-                "asked_for": threshold is not None,
-            },
+            "operating_point": point,
         }
 
 
@@ -123,13 +126,15 @@ def worth_of(calibration: Mapping[str, Any] | None, num_classes: int) -> Worth:
         return Worth(chance=1 / num_classes)
     if "accuracy" not in calibration:
         return Worth(chance=1 / num_classes, threshold=calibration["threshold_95"])
+    point = calibration.get("operating_point")  # a run before there was one works by the max softmax
     return Worth(
         chance=1 / num_classes,
+        score=point["score"] if point else "max_softmax",
         n=calibration["n"],
         accuracy=calibration["accuracy"],
         majority=calibration["majority"],
         best_leak=calibration["best_leak"],
-        threshold=calibration["threshold_95"],
-        acceptance=calibration["threshold_95_acceptance"],
+        threshold=point["threshold"] if point else calibration["threshold_95"],
+        acceptance=point["acceptance"] if point else calibration["threshold_95_acceptance"],
         confidences=tuple(calibration["confidences"]),
     )

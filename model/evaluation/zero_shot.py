@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from .blocks import by_blocks
 from .case import Case
 from .predictions import Predictions
-from .question import LEVELS, Question, judge, level_answers
+from .question import Question, judge, level_answers
 from .result import Column, Figure, Section, Table
-from .blocks import by_blocks
 from .scores import unit, unit_means
 
 UNSEEN_NAMES = "unseen source"
@@ -143,7 +143,9 @@ def mass_levels(case: Case) -> dict[str, Any]:
     """The same facts by the softmax: the probabilities of the classes of one answer are added up."""
     found: dict[str, Any] = {}
     for level, truth in level_answers(case.sources).items():
-        answers = [truth.get(name, "") for name in case.classes]  # of a detection's classes, real and fake, none is known
+        answers = [
+            truth.get(name, "") for name in case.classes
+        ]  # of a detection's classes, real and fake, none is known
         candidates = list(dict.fromkeys(answer for answer in answers if answer))
         if len(candidates) < 2:
             continue
@@ -172,7 +174,9 @@ def centre_questions(
     reference: rows of every trained source that no row to be judged is among. sources: name -> kind and family.
     """
     number = {name: row for row, name in enumerate(trained)}
-    means = unit_means(unit(reference.features.astype(np.float64)), np.array([number[name] for name in reference.generators]))
+    means = unit_means(
+        unit(reference.features.astype(np.float64)), np.array([number[name] for name in reference.generators])
+    )
     questions = []
     for level, truth in level_answers(sources).items():
         rows = [row for name, row in number.items() if truth[name]]

@@ -21,7 +21,13 @@ def tag(run: dict[str, Any]) -> str:
     if at["threshold"] is None:
         return f"{worth}; no threshold"
     passed = "an unknown share" if at["seen_acceptance"] is None else percent(at["seen_acceptance"])
-    return f"{worth}; p >= {at['threshold']:.3f} passes {passed}"
+    return f"{worth}; {_limit(at, '>=')} passes {passed}"
+
+
+def _limit(at: dict[str, Any], sign: str) -> str:
+    """Such as `p >= 0.612`, or `energy >= 5.12`."""
+    name = "p" if at["score"] == "max_softmax" else at["score"].replace("_", " ")
+    return f"{name} {sign} {at['threshold']:.3f}"
 
 
 def introduce(run: dict[str, Any]) -> str:
@@ -32,7 +38,7 @@ def introduce(run: dict[str, Any]) -> str:
     passed = "how many seen validation images pass is not known"
     if at["seen_acceptance"] is not None:
         passed = f"{percent(at['seen_acceptance'])} of the seen validation images pass"
-    sentence = f"{run['reason']}; below p = {at['threshold']:.3f} a source is called unknown, {passed}"
+    sentence = f"{run['reason']}; where {_limit(at, '<')} a source is called unknown, {passed}"
     if run["verdict"] == UNRELIABLE:
         return f"{UNRELIABLE}: {sentence}" + ("" if at["asked_for"] else "; it cannot tell without --threshold")
     return sentence

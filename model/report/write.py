@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from ...pipeline.store.local import write_bytes, write_readable_json
 from ..errors import RunError, WrongUseError
 from ..evaluation.case import Case
+from ..evaluation.comparison import Entrant, compare
 from ..evaluation.predictions_file import About, Contents, write_predictions
 from ..evaluation.result import Result
-from .html import Sample, render_page
+from .html import Sample, render_page, render_tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +54,31 @@ def write_report(out: Path, report: Report) -> None:
     write_predictions(out / "predictions.parquet", contents)
     write_bytes(out / "report.html", page)
     write_readable_json(out / "result.json", report.result.document)
+
+
+def write_comparison(reports: Mapping[str, Report], out: Path | None) -> Result:
+    """Several attributors compared on the same images; with `out`, result.json and report.html there. Raises WrongUseError."""
+    names = short_names(list(reports))
+    entrants = [
+        Entrant(name=names[path], recipe=report.about.recipe, case=report.case) for path, report in reports.items()
+    ]
+    result = compare(entrants)
+    if out is not None:
+        prepare_out(out)
+        document = {"runs": {path: one.result.document for path, one in reports.items()}, "comparison": result.document}
+        write_bytes(out / "report.html", render_tables("bmrl: attributors compared", result))
+        write_readable_json(out / "result.json", document)
+    return result
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """path -> its last part, or as many of its last parts as tell it from the others."""
+    parts = {path: Path(path).parts for path in paths}
+    found = {}
+    for path in paths:
+        for count in range(1, len(parts[path]) + 1):
+            name = "/".join(parts[path][-count:])
+            if sum("/".join(other[-count:]) == name for other in parts.values()) == 1:
+                break
+        found[path] = name
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from ...pipeline.store.documents import DocumentError, check_schema
 from ...pipeline.store.reading import read_file
@@ -17,9 +18,13 @@ from ...pipeline.views.image import RESIZE_KERNELS, ImageParams
 from ...pipeline.views.single import view_batch
 from ..attributor import Attributor
 from ..errors import RunError
+from ..evaluation.predictions import Predictions
+from ..evaluation.statistics import DISTANCE_SCORES, all_scores, told
 from ..evaluation.worth import UNRELIABLE
 from ..inputs import Batch, to_device
+from .collect import finite
 from .device import choose_device
+from .fitted import STATISTICS, read_statistics
 from .folder import Run, load_attributor, read_run, read_worth
 
 UNKNOWN, CANNOT_TELL = "unknown source", "cannot tell"
@@ -38,7 +43,8 @@ def attribute(
     `run`, what the run is worth (evaluation/worth.py): its seen validation accuracy, what that must beat, and the share
     of seen validation images that the threshold accepts.
 
-    threshold: of the max softmax; None: the run's own, which accepts 95 % of its seen validation images. Without one, and of
+    threshold: of the max softmax; None: the run's own score and threshold, which accepts 95 % of its seen validation images
+    (`score`, `value` and `threshold` of each record). Without one, and of
     a run that is not better than guessing, `attributed_to` is then `cannot tell`. on_message gets warnings (they are logged by
     default).
     Raises RunError, WrongUseError.
@@ -50,27 +56,45 @@ def attribute(
     worth = read_worth(run_folder, len(trained.classes))
     limit = worth.threshold if threshold is None else threshold
     is_told = threshold is not None or (limit is not None and worth.verdict != UNRELIABLE)
-    told = worth.document(threshold)
+    facts = worth.document(threshold)
+    score = facts["operating_point"]["score"]
+    statistics = read_statistics(run_folder) if score in DISTANCE_SCORES else None
+    if score in DISTANCE_SCORES and statistics is None:
+        raise RunError(
+            f"{run_folder} lacks {STATISTICS}, which its score {score} needs; restore it, or give --threshold"
+        )
     for path in map(Path, images):
         try:
             batch = inference_batch(read_file(path), model, image_params)
         except (UnreadableImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            yield {"image": str(path), "error": f"cannot be read: {reason}", "run": told}
+            yield {"image": str(path), "error": f"cannot be read: {reason}", "run": facts}
             continue
-        with torch.no_grad():
-            shares = finite(model.logits(to_device(batch, where))).double().softmax(dim=1)[0].cpu().numpy()
+        said = _ask(model, batch, where)
+        shares = softmax(said.logits[0])
+        value = float(told(all_scores(said, statistics), said)[score][0])
         order = np.argsort(-shares, kind="stable")  # of equal ones the first, as in the evaluation
         answer = CANNOT_TELL
         if is_told and limit is not None:
-            answer = trained.classes[order[0]] if shares[order[0]] >= limit else UNKNOWN
+            answer = trained.classes[order[0]] if value >= limit else UNKNOWN
         yield {
             "image": str(path),
             "attributed_to": answer,
+            "score": score,
+            "value": value,
             "threshold": limit,
             "probabilities": {trained.classes[k]: float(shares[k]) for k in order},
-            "run": told,
+            "run": facts,
         }
+
+
+@torch.no_grad()
+def _ask(model: Attributor, batch: Batch, device: torch.device) -> Predictions:
+    """The answer for one image. Raises RunError where it is not finite."""
+    features = model.embed(to_device(batch, device))
+    logits = finite(model.classify(features)).double().cpu().numpy()
+    none = np.full(1, -1, dtype=np.int64)
+    return Predictions(keys=[""], generators=[""], labels=none, logits=logits, features=features.float().cpu().numpy())
 
 
 def inference_batch(data: bytes, model: Attributor, image_params: ImageParams) -> Batch:

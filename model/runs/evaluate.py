@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def evaluate(
     *,
     protocol: str | None = None,
     thresholds: Iterable[float] | None = None,
+    left_out: Iterable[str | Path] = (),
     out: str | Path | None = None,
     device: str | None = None,
     with_controls: bool = True,
@@ -66,7 +67,8 @@ def evaluate(
     """Evaluate a run on the test rows of a shard set; with `out`, write result.json, report.html and predictions.parquet there.
 
     protocol: a name or file; None: the run's own. thresholds: of the max softmax, in [0, 1]; None: the
-    paper's, 0.7 and 0.9. with_controls=False leaves out
+    paper's, 0.7 and 0.9. left_out: runs that were trained without one of the run's sources each (`--protocol
+    NAME:without=SOURCE`), for likelihood ratios. with_controls=False leaves out
     the classifiers that are trained beside the run (leak controls, classical baseline), which may take longer than all
     else. track(steps, what) may show how far the work is; on_message gets warnings (they are logged by default).
 
@@ -77,6 +79,7 @@ def evaluate(
         shards,
         protocol=protocol,
         thresholds=thresholds,
+        left_out=left_out,
         out=out,
         device=device,
         with_controls=with_controls,
@@ -94,6 +97,7 @@ def judge(
     *,
     protocol: str | None = None,
     thresholds: Iterable[float] | None = None,
+    left_out: Iterable[str | Path] = (),
     out: str | Path | None = None,
     device: str | None = None,
     with_controls: bool = True,
@@ -155,11 +159,15 @@ def judge(
     control_rows, control_counts = _control_rows(asked, parts) if with_controls else (None, {})
     fitted = _fitted_rows(asked)
     case = Case(
-        **said,
-        **fitted,
+        seen=said["seen"],
+        unseen=said["unseen"],
+        controls=said["controls"],
+        train=fitted.get("train"),
+        validation=fitted.get("validation"),
         classes=trained.classes,
         thresholds=tuple(sorted(set(thresholds or THRESHOLDS))),
         about=about,
+        left_out=_left_out(asked, left_out),
         statistics=read_statistics(folder) if fitted else None,
         operating=_operating(calibration) if fitted else None,
         sources=shard_set.document["generators"],
@@ -206,6 +214,25 @@ def _fitted_rows(asked: _Asked) -> dict[str, Predictions]:
         "train": _collect(asked, representatives(train, TRAIN_ROWS), "attributing training rows"),
         "validation": _collect(asked, representatives(validation, VALIDATION_ROWS), "attributing validation rows"),
     }
+
+
+def _left_out(asked: _Asked, folders: Iterable[str | Path]) -> dict[str, Predictions]:
+    """Source -> its validation rows, as a run says of them that was trained without it alone."""
+    found: dict[str, Predictions] = {}
+    for folder in map(Path, folders):
+        other, model = load_attributor(folder, asked.device)
+        lacks = [name for name in asked.run.classes if name not in other.classes]
+        if len(lacks) != 1 or len(other.classes) != len(asked.run.classes) - 1:
+            raise WrongUseError(
+                f"--left-out {folder} must have the run's classes but one; it lacks {len(lacks)} of them"
+            )
+        check_views(model, asked.shard_set)
+        rows = asked.shard_set.select(split="val", generators=lacks)
+        if not len(rows):
+            raise WrongUseError(f"--left-out {folder}: {asked.shard_set.root} has no validation rows of {lacks[0]}")
+        one = replace(asked, model=model)
+        found[lacks[0]] = _collect(one, rows, f"attributing {lacks[0]}, left out")
+    return found
 
 
 def _operating(calibration: Mapping[str, Any] | None) -> OperatingPoint | None:

@@ -32,7 +32,7 @@ def about_run(run: Run, **more: Any) -> About:
         preset=run.config.preset,
         semantics=run.config.semantics,
         views=run.data.get("params", {}),
-        seed=run.config.train.seed,
+        recipe=run.recipe,
         **{"protocol": run.protocol, "data_digest": run.data["root_digest"], **more},
     )
 
@@ -55,7 +55,7 @@ def read_rows(folder: Path, run: Run) -> dict[str, Predictions] | None:
 
 
 def write_statistics(folder: Path, statistics: Statistics, meaning: str) -> None:
-    write_bytes(folder / STATISTICS, save_arrays(statistics.arrays(), metadata={MEANING: meaning}))  # type: ignore[arg-type]
+    write_bytes(folder / STATISTICS, save_arrays(statistics.arrays(), metadata={MEANING: meaning}))
 
 
 def read_statistics(folder: Path) -> Statistics | None:

@@ -50,6 +50,14 @@ class Run:
         }
         return hashlib.sha256(canonical_json(document)).hexdigest()
 
+    @property
+    def recipe(self) -> str:
+        """The hash of all settings but the seed, the classes and the data: runs that share it are one method."""
+        settings = config_to_json(self.config)
+        settings["train"] = {name: value for name, value in settings["train"].items() if name != "seed"}
+        document = {"config": settings, "classes": list(self.classes), "data": self.data, "protocol": self.protocol}
+        return hashlib.sha256(canonical_json(document)).hexdigest()
+
 
 def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:
     document = {

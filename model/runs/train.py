@@ -25,8 +25,8 @@ from ..training.trainer import BatchLoader, Step, Trainer, writing
 from .calibrate import calibrate
 from .claim import hold, prepare
 from .device import choose_device
-from .halves import halves
 from .folder import Run
+from .halves import halves
 from .views import follow_views
 
 VALIDATION_BATCH = 64

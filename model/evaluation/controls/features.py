@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-
-
 if TYPE_CHECKING:
     from ...inputs import Batch  # torch
 
