@@ -93,6 +93,8 @@ class Worth:
 
     def acceptance_of(self, threshold: float) -> float | None:
         """The share of seen validation images whose confidence is not below a threshold; None where it is not known."""
+        if self.score == "max_softmax" and threshold == self.threshold and self.acceptance is not None:
+            return self.acceptance
         if not self.confidences:
             return None
         return sum(confidence >= threshold for confidence in self.confidences) / len(self.confidences)

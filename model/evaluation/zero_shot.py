@@ -179,7 +179,7 @@ def centre_questions(
     )
     questions = []
     for level, truth in level_answers(sources).items():
-        rows = [row for name, row in number.items() if truth[name]]
+        rows = [row for name, row in number.items() if truth.get(name)]
         answers = tuple(truth[trained[row]] for row in rows)
         questions.append(Question(level=level, columns=means[rows], answers=answers, truth=truth))
     return questions

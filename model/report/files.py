@@ -9,7 +9,7 @@ from typing import Any
 from ..evaluation.case import About, Case, Track, untracked
 from ..evaluation.evaluate import THRESHOLDS, completed, render
 from ..evaluation.predictions import Predictions, counts
-from ..evaluation.predictions_file import read_predictions
+from ..evaluation.predictions_reader import read_predictions
 from .write import Report
 
 

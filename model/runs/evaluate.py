@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ...pipeline.describe.preview import spread_rows, view_pictures
 from ...pipeline.protocols import Protocol, load_protocol
@@ -17,7 +15,6 @@ from ..attributor import Attributor
 from ..documents import read_calibration
 from ..errors import WrongUseError
 from ..evaluation.case import About, Case, Track, untracked
-from ..evaluation.controls.features import Rows, extract
 from ..evaluation.evaluate import THRESHOLDS, completed, render
 from ..evaluation.operating import OperatingPoint
 from ..evaluation.predictions import Predictions, counts
@@ -27,6 +24,7 @@ from ..report.html import Sample
 from ..report.write import Report, prepare_out, write_report
 from .calibrate import BATCH, TRAIN_ROWS, VALIDATION_ROWS, groups_of, representatives
 from .collect import collect
+from .control_rows import Asked, control_rows_of
 from .device import choose_device
 from .fitted import about_run, read_rows, read_statistics
 from .folder import Run, load_attributor, read_metrics
@@ -34,21 +32,6 @@ from .halves import halves
 from .parts import check_parts, own_protocol, test_parts
 from .text_questions import text_questions
 from .views import check_views
-
-CONTROL_ROWS = 20_000  # of training, seen and unseen rows each, at most: 19 kB of features a row, fits of minutes
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """A run's attributor and the shard set that it is evaluated on."""
-
-    folder: Path
-    run: Run
-    model: Attributor
-    device: torch.device
-    shard_set: ShardSet
-    protocol: Protocol | None
-    track: Track
 
 
 def evaluate(
@@ -125,7 +108,7 @@ def judge(
     if out is not None:
         _check_out(Path(out), shard_set)
         prepare_out(Path(out))
-    asked = _Asked(
+    asked = Asked(
         folder=folder,
         run=trained,
         model=model,
@@ -156,7 +139,7 @@ def judge(
         calibration=None if calibration is None else _told_calibration(calibration),
         data=data,
     )
-    control_rows, control_counts = _control_rows(asked, parts) if with_controls else (None, {})
+    control_rows, control_counts = control_rows_of(asked, parts) if with_controls else (None, {})
     fitted = _fitted_rows(asked)
     case = Case(
         seen=said["seen"],
@@ -197,7 +180,7 @@ def judge(
     )
 
 
-def _fitted_rows(asked: _Asked) -> dict[str, Predictions]:
+def _fitted_rows(asked: Asked) -> dict[str, Predictions]:
     """What the run says of its own training and validation rows, as its training left it; a run of version 0.1 is asked
     again where the shards are those it was trained on."""
     if (found := read_rows(asked.folder, asked.run)) is not None:
@@ -216,7 +199,7 @@ def _fitted_rows(asked: _Asked) -> dict[str, Predictions]:
     }
 
 
-def _left_out(asked: _Asked, folders: Iterable[str | Path]) -> dict[str, Predictions]:
+def _left_out(asked: Asked, folders: Iterable[str | Path]) -> dict[str, Predictions]:
     """Source -> its validation rows, as a run says of them that was trained without it alone."""
     found: dict[str, Predictions] = {}
     for folder in map(Path, folders):
@@ -242,16 +225,16 @@ def _operating(calibration: Mapping[str, Any] | None) -> OperatingPoint | None:
     return OperatingPoint.of(calibration["operating_point"])
 
 
-def _collect(asked: _Asked, rows: ShardSet, what: str) -> Predictions:
+def _collect(asked: Asked, rows: ShardSet, what: str) -> Predictions:
     loader = rows.loader(views=asked.model.inference_views, batch_size=BATCH, shuffle=False)
     return collect(asked.model, asked.track(loader, what), asked.device, groups_of(rows))
 
 
-def _trained_sources(asked: _Asked) -> list[str]:
+def _trained_sources(asked: Asked) -> list[str]:
     return [name for name in asked.run.data["n_train"] if name in asked.shard_set.document["generators"]]
 
 
-def _text_questions(asked: _Asked, unseen: Predictions) -> tuple[list[Question], list[str]] | None:
+def _text_questions(asked: Asked, unseen: Predictions) -> tuple[list[Question], list[str]] | None:
     """Authenticity, kind and family by the prompts; other prompts than those of the training are other questions."""
     if asked.shard_set.views.get("text", {}).get("digest") != asked.run.data["views"].get("text", ""):
         return None
@@ -283,41 +266,6 @@ def _told_calibration(calibration: Mapping[str, Any]) -> dict[str, Any]:
 def _check_out(out: Path, shard_set: ShardSet) -> None:
     if out.resolve().is_relative_to(shard_set.root.resolve()):
         raise WrongUseError(f"--out {out} lies in the shard set {shard_set.root}, which holds its own files alone")
-
-
-def _control_rows(
-    asked: _Asked, parts: dict[str, ShardSet]
-) -> tuple[tuple[Rows, Rows, Rows] | None, dict[str, list[int]]]:
-    """Features for the leak controls and the classical baseline: of the run's training rows, seen and unseen test rows.
-
-    Beside them, part -> [how many were used, of how many]: a large part is represented by CONTROL_ROWS of its rows.
-    """
-    shard_set, protocol = asked.shard_set, asked.protocol
-    train = shard_set.select(split="train")
-    train = train.select(protocol=protocol, part="seen") if protocol else train.select(generators=asked.run.classes)
-    whole = {"train": train, "seen": parts["seen"], "unseen": parts["unseen"]}
-    used = {name: representatives(rows, CONTROL_ROWS) for name, rows in whole.items()}
-    counts = {name: [len(used[name]), len(rows)] for name, rows in whole.items()}
-    if len(set(used["train"].labels.tolist())) < 2:
-        return None, counts
-    containers = _containers(shard_set)
-    views = [view for view in ("image", "parsing") if view in shard_set.views]
-
-    def features(name: str) -> Rows:
-        loader = used[name].loader(views=views, batch_size=BATCH, shuffle=False)
-        return extract(asked.track(loader, f"controls, {name}"), containers)
-
-    return (features("train"), features("seen"), features("unseen")), counts
-
-
-def _containers(shard_set: ShardSet) -> dict[str, tuple[float, ...]]:
-    names = ("source_width", "source_height", "source_format", "source_quality")
-    columns = [shard_set.index[name].to_pylist() for name in names]
-    formats = {name: float(i) for i, name in enumerate(sorted(set(columns[2])))}
-    return {
-        key: (float(width), float(height), formats[kind], float(quality))
-        for key, width, height, kind, quality in zip(shard_set.index["key"].to_pylist(), *columns, strict=True)
-    }
 
 
 def _is_simulated(shard_set: ShardSet, protocol: Protocol | None) -> bool:

@@ -14,7 +14,8 @@ from ...pipeline.store.local import write_bytes
 from ...pipeline.store.reading import check_safetensors, read_file
 from ..errors import RunError
 from ..evaluation.predictions import Predictions
-from ..evaluation.predictions_file import About, Contents, read_predictions, write_predictions
+from ..evaluation.predictions_file import About, Contents, write_predictions
+from ..evaluation.predictions_reader import read_predictions
 from ..evaluation.statistics import Statistics
 from .folder import Run
 

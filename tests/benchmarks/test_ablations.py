@@ -308,6 +308,7 @@ def test_a_study_from_the_first_step_to_the_table(study: Study, log: Any, tmp_pa
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
         "best.safetensors",
         "calibration.json",
+        "calibration.parquet",
         "config.json",
         "metrics.jsonl",
         "state.json",

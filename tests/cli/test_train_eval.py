@@ -21,6 +21,7 @@ from bmrl.pipeline.shardset import ShardSet
 Invoke = Callable[..., Result]
 # The package names functions as these modules are called.
 attribution, evaluation = (import_module(f"bmrl.model.runs.{name}") for name in ("attribute", "evaluate"))
+control_rows = import_module("bmrl.model.runs.control_rows")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_the_result_document(evaluated: tuple[dict[str, Any], Path], small_root:
 def test_zero_shot_by_centres_alone(evaluated: tuple[dict[str, Any], Path]) -> None:
     """The run has one text feature a prompt, not one a level."""
     found = evaluated[0]["zero_shot"]
-    assert found["text"] is None and found["centres"]["split"] == "val"
+    assert found["text"] is None and found["centres"]["split"] == "train"
     levels = found["centres"]["levels"]
     assert {level: facts["candidates"] for level, facts in levels.items()} == {
         "authenticity": ["real", "fake"], "kind": ["real", "EFS", "FS"], "family": ["real", "GAN"],
@@ -126,7 +127,7 @@ def test_the_table_of_the_same_run(invoke: Invoke, run: Path, small_root: Path, 
         "report:",
         "taken for",
         "zero-shot",
-        "centres: the answer of the trained source whose mean validation feature is nearest",
+        "centres: the answer of the trained source whose mean training feature is nearest",
         "content: the best leak control, probe: the best classical baseline, each trained for that question",
     ):
         assert words in result.stdout, words
@@ -151,16 +152,16 @@ def test_of_large_parts_the_controls_see_some_rows(
     invoke: Invoke, run: Path, small_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same ones each time, in no order of sources; the attributor sees all."""
-    monkeypatch.setattr(evaluation, "CONTROL_ROWS", 8)
+    monkeypatch.setattr(control_rows, "CONTROL_ROWS", 8)
     seen: list[list[str]] = []
-    extract = evaluation.extract
+    extract = control_rows.extract
 
     def recorded(batches: Any, containers: Any) -> Rows:
         kept = list(batches)
         seen.append([key for batch in kept for key in batch["key"]])
         return extract(kept, containers)
 
-    monkeypatch.setattr(evaluation, "extract", recorded)
+    monkeypatch.setattr(control_rows, "extract", recorded)
     for name in ("a", "b"):
         done = invoke(evaluate.main, run, "--shards", small_root, "--json", "--device", "cpu", "--out", tmp_path / name)
         assert done.exit_code == 0, done.output
@@ -186,7 +187,9 @@ def test_without_training_rows_the_controls_are_null(
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document["controls"] is None
-    assert document["zero_shot"] == dict.fromkeys(("text", "centres", "content", "probe"))
+    found = document["zero_shot"]
+    assert {name for name, value in found.items() if value is None} == {"text", "content", "probe"}
+    assert found["centres"]["split"] == "train", "the run keeps what it said of its training rows"
     assert document["seen"]["n"] == 9 and (tmp_path / "report.html").is_file()
 
 

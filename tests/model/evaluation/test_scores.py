@@ -14,9 +14,10 @@ from bmrl.model.errors import RunError
 from bmrl.model.evaluation.calibration import fit_temperature, threshold_for_acceptance
 from bmrl.model.evaluation.case import About, Case
 from bmrl.model.evaluation.evaluate import evaluate
-from bmrl.model.evaluation.predictions import Predictions, counts, finite
+from bmrl.model.evaluation.predictions import Predictions, counts
 from bmrl.model.evaluation.scores import LOGIT_SCORES, at_threshold, auroc, closed_set, confusion, rejection
 from bmrl.model.evaluation.softmax import log_odds, max_softmax
+from bmrl.model.runs.collect import finite
 
 
 def plain_auroc(seen: list[float], unseen: list[float]) -> float:
@@ -136,9 +137,11 @@ def tabulate(
     *,
     classes: tuple[str, ...],
     thresholds: tuple[float, ...],
+    train: Predictions | None = None,
 ) -> dict[str, Any]:
     """The document of predictions alone, without questions and control features."""
-    case = Case(seen=seen, unseen=unseen, controls=controls, classes=classes, thresholds=thresholds, about=ABOUT)
+    case = Case(seen=seen, unseen=unseen, controls=controls, classes=classes, thresholds=thresholds, about=ABOUT,
+                train=train)  # fmt: skip
     return evaluate(case).document
 
 
@@ -212,10 +215,10 @@ def test_an_answer_that_is_not_finite_is_refused(value: float) -> None:
 
 
 def plain_centre_similarity(rows: Predictions, reference: Predictions) -> list[float]:
-    """Highest cosine to the mean feature of the reference rows attributed to one class."""
+    """Highest cosine to the mean unit feature of a class of the reference rows."""
     groups: dict[int, list[list[float]]] = {}
-    for row, answers in zip(reference.features.tolist(), reference.logits.tolist(), strict=True):
-        groups.setdefault(answers.index(max(answers)), []).append(row)
+    for row, label in zip(reference.features.tolist(), reference.labels.tolist(), strict=True):
+        groups.setdefault(label, []).append([value / math.hypot(*row) for value in row])
     means = [[sum(column) / len(rows) for column in zip(*rows, strict=True)] for rows in groups.values()]
     return [
         max(sum(a * b for a, b in zip(row, m, strict=True)) / math.hypot(*row) / math.hypot(*m) for m in means)
@@ -228,14 +231,15 @@ def test_every_auroc_of_the_table_by_plain_loops() -> None:
     seen = outputs(30, ["a", "b", "c"] * 10, [0, 1, 2] * 10, 0)
     unseen = outputs(24, ["u"] * 20 + ["v"] * 4, [-1] * 24, 1)
     seen, unseen = (replace(rows, logits=40 * rows.logits) for rows in (seen, unseen))
-    found = tabulate(seen, unseen, NONE, classes=CLASSES, thresholds=(0.7,))["auroc"]
+    train = outputs(60, ["a", "b", "c"] * 20, [0, 1, 2] * 20, 7)
+    found = tabulate(seen, unseen, NONE, classes=CLASSES, thresholds=(0.7,), train=train)["auroc"]
     ways = {
         "max_softmax": lambda rows: log_odds(rows.logits).tolist(),
         "max_logit": lambda rows: [max(row) for row in rows.logits.tolist()],
         "energy": lambda rows: LOGIT_SCORES["energy"](rows.logits).tolist(),
-        "nearest_class_mean": lambda rows: plain_centre_similarity(rows, seen),
+        "nearest_class_mean": lambda rows: plain_centre_similarity(rows, train),
     }
-    assert set(found) == {*ways, "per_generator"}
+    assert set(found) == {*ways, "mahalanobis", "relative_mahalanobis", "knn", "per_generator"}
     for name, way in ways.items():
         per = {source: plain_auroc(way(seen), way(unseen.of(source))) for source in ("u", "v")}
         assert found[name] == pytest.approx(sum(per.values()) / 2, abs=1e-12), name

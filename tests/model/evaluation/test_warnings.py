@@ -61,7 +61,7 @@ def test_a_training_ends_with_what_it_is_worth(trained: tuple[Path, Result], sma
     worth = json.loads((out / "calibration.json").read_text())
     *_, warning, score, unreliable, last = done.stderr.splitlines()
     assert warning.startswith("warning: ") and "the source as well as the attributor: 100.0%" in warning
-    assert score.startswith(f"seen validation: {100 * worth['accuracy']:.1f}% of 6 images right; ")
+    assert score.startswith(f"seen validation: {100 * worth['accuracy']:.1f}% of 3 images right; ")
     assert "always the commonest source: 33.3%" in score and unreliable.startswith("unreliable run: ")
     command = shlex.join(["bmrl-eval", str(out), "--shards", str(small_root)])
     assert last == f"the run is in {out}; next: {command}"

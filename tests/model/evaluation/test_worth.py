@@ -45,7 +45,7 @@ def test_the_verdict(changes: dict[str, Any], verdict: str, to_beat: str) -> Non
     assert worth.verdict == verdict and to_beat in worth.reason
     document = worth.document()
     assert document["verdict"] == verdict and document["operating_point"] == {
-        "threshold": 0.5, "seen_acceptance": 0.95, "asked_for": False,
+        "score": "max_softmax", "threshold": 0.5, "seen_acceptance": 0.95, "asked_for": False,
     }  # fmt: skip
     assert ("unreliable run" in tag(document)) == (verdict == UNRELIABLE)
     assert introduce(document).endswith("cannot tell without --threshold") == (verdict == UNRELIABLE)
@@ -54,7 +54,23 @@ def test_the_verdict(changes: dict[str, Any], verdict: str, to_beat: str) -> Non
 def test_another_threshold_has_its_own_acceptance() -> None:
     worth = worth_of(WHOLE, 10)
     assert [worth.acceptance_of(at) for at in (0.0, 0.5001, 0.9, 0.91)] == [1.0, 0.5, 0.25, 0.0]
-    assert worth.document(0.6)["operating_point"] == {"threshold": 0.6, "seen_acceptance": 0.5, "asked_for": True}
+    assert worth.document(0.6)["operating_point"] == {
+        "score": "max_softmax", "threshold": 0.6, "seen_acceptance": 0.5, "asked_for": True,
+    }  # fmt: skip
+
+
+def test_the_operating_point_is_the_run_s_own() -> None:
+    """A threshold of another score is no max softmax: its acceptance is not looked up among the confidences."""
+    point = {"score": "energy", "threshold": 0.9, "thresholds": {"energy": 0.9}, "n": 300, "acceptance": 0.96,
+             "left_out": {"energy": 0.8}, "reason": ""}  # fmt: skip
+    worth = worth_of({**WHOLE, "operating_point": point}, 10)
+    document = worth.document()
+    assert document["operating_point"] == {
+        "score": "energy", "threshold": 0.9, "seen_acceptance": 0.96, "asked_for": False,
+    }  # fmt: skip
+    assert tag(document).endswith("; energy >= 0.900 passes 96.0%")
+    assert "where energy < 0.900 a source is called unknown" in introduce(document)
+    assert worth.document(0.9)["operating_point"]["seen_acceptance"] == 0.25
 
 
 def test_without_a_calibration_and_of_version_01() -> None:

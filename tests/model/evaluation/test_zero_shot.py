@@ -13,7 +13,8 @@ import torch
 from bmrl.model import build
 from bmrl.model.evaluation.predictions import Predictions
 from bmrl.model.evaluation.question import Question
-from bmrl.model.evaluation.zero_shot import ask, centre_questions, text_questions, zero_shot_rows
+from bmrl.model.evaluation.zero_shot import ask, centre_questions, zero_shot_rows
+from bmrl.model.runs.text_questions import text_questions
 from bmrl.pipeline.views.text import tokenize
 
 CPU = torch.device("cpu")
