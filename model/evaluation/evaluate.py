@@ -19,8 +19,9 @@ from .main_row import main_section
 from .open_set import open_set_section
 from .operating import operating_point
 from .overview import overview_section
+from .resampling import represented
 from .result import Result, Section
-from .statistics import Statistics
+from .statistics import TRAIN_ROWS, Statistics
 from .structure import structure_section
 from .warnings import warnings_section
 from .zero_shot import centre_questions, zero_shot_section
@@ -52,15 +53,17 @@ def completed(case: Case) -> Case:
     """With what is a function of the predictions: statistics of the training rows (those of a run are given), the operating
     point and the temperature of the validation rows, and every figure with its interval."""
     statistics, operating, temperature = case.statistics, case.operating, case.temperature
-    if statistics is None and case.train is not None and (case.train.labels >= 0).sum() > 1:
-        statistics = Statistics.fit(case.train)
-    validation = case.validation
+    train, validation = case.train, case.validation
+    if train is not None and len(train):
+        train = train.where(represented(train, TRAIN_ROWS))
+    if statistics is None and train is not None and (train.labels >= 0).sum() > 1:
+        statistics = Statistics.fit(train)
     if validation is not None and len(validation):
-        operating = operating or operating_point(case.train, validation, statistics)
+        operating = operating or operating_point(train, validation, statistics)
         temperature = temperature or fit_temperature(validation.logits, validation.labels)
     centres = case.centres
-    if centres is None and (rows := case.train or validation) is not None and len(rows):
-        split = "train" if rows is case.train else "val"
+    if centres is None and (rows := train or validation) is not None and len(rows):
+        split = "train" if rows is train else "val"
         centres = centre_questions(rows, case.sources, trained=rows.sources), split
     case = replace(case, statistics=statistics, operating=operating, temperature=temperature, centres=centres)
     return replace(case, estimates=estimate(case))

@@ -79,7 +79,7 @@ def open_set(case: Case) -> Measure:
             for code, source in enumerate(case.unseen.sources):
                 found[("open_set", name, "per_generator", source)] = figures["per_source"][:, code]
                 found[("open_set", name, "per_generator_oscr", source)] = figures["per_source_oscr"][:, code]
-            for relation, codes in case.relation_codes.items():
+            for relation, codes in case.relation_codes.items() if name in case.told_scores else ():
                 part = Draws(
                     seen=draws.seen, unseen=draws.unseen, unseen_sources=draws.unseen_sources[:, codes]
                 )  # of this relation alone

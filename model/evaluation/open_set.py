@@ -19,6 +19,7 @@ from .softmax import logit_scale, max_softmax
 
 OWN = "own"  # the column of the run's own threshold
 TOP = "max_softmax"  # the papers' score, which is told per source
+AT_THRESHOLD = ("rejection_at_95", "seen_acceptance", "accepted_correct", "unseen_rejection")
 CCR = tuple(f"ccr_at_fpr_{rate:g}" for rate in FALSE_POSITIVE_RATES)
 
 
@@ -50,7 +51,7 @@ def _open_set(case: Case) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for score in case.scores["unseen"]:
         figures: dict[str, Any] = {
-            name: _value(case, ("open_set", score, name)) for name in (*RANKED, *CCR, "rejection_at_95")
+            name: _value(case, ("open_set", score, name)) for name in (*RANKED, *CCR, *AT_THRESHOLD)
         }
         for name in ("per_generator", "per_generator_oscr"):
             figures[name] = {source: _value(case, ("open_set", score, name, source)) for source in case.unseen.sources}
@@ -140,7 +141,7 @@ def _score_table(case: Case) -> Table:
     main = case.operating.score if case.operating else ""
     rows: list[tuple[Cell, ...]] = []
     for score in case.scores["unseen"]:
-        one = {name: _figure(case, score, name) for name in (*RANKED, *CCR, "rejection_at_95")}
+        one = {name: _figure(case, score, name) for name in (*RANKED, *CCR, *AT_THRESHOLD)}
         rows.append(
             (
                 f"{score}{' *' if score == main else ''}",

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from .predictions import Floats, Predictions
+from .resampling import represented
 from .scores import auroc
 from .statistics import Statistics, all_scores, told
 
 ACCEPTED = 0.95  # of seen validation rows
 LEFT_OUT = 20  # sources at most, evenly chosen
+CHOICE_ROWS = 5_000  # validation rows that the score is chosen on, at most
 PAPERS_SCORE = "max_softmax"
 
 
@@ -89,6 +91,7 @@ def _left_out(train: Predictions | None, validation: Predictions) -> tuple[dict[
         return {}, "no training rows, so the score is that of the papers"
     if len(classes) < 3:
         return {}, f"{len(classes)} classes have training and validation rows, of which none can be left out"
+    validation = validation.where(represented(validation, CHOICE_ROWS))
     kept = classes[np.linspace(0, len(classes) - 1, min(len(classes), LEFT_OUT)).round().astype(np.int64)]
     found: dict[str, list[float]] = {}
     for label in kept:

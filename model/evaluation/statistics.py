@@ -19,6 +19,7 @@ from .scores import LOGIT_SCORES, unit
 from .softmax import max_softmax
 
 NEIGHBOURS = 10  # the score is the distance to the tenth (Sun et al. 2022, 2204.06507)
+TRAIN_ROWS = 10_000  # that they are fitted on, at most
 BANK_ROWS = 5_000  # kept for nearest neighbours, at most
 DISTANCE_SCORES = ("nearest_class_mean", "mahalanobis", "relative_mahalanobis", "knn")
 SCORE_NAMES = (*LOGIT_SCORES, *DISTANCE_SCORES)
@@ -99,11 +100,11 @@ class Statistics:
     def _neighbours(self, unit_features: Floats) -> Floats:
         """Minus the distance to the tenth nearest kept row, the last one where there are fewer."""
         place = min(NEIGHBOURS, len(self.bank)) - 1
-        bank = self.bank.astype(np.float64)
-        found = []
-        for start in range(0, len(unit_features), 1024):  # 1024 x 5000 distances at a time
-            similarity = unit_features[start : start + 1024] @ bank.T
-            nearest = -np.partition(-similarity, place, axis=1)[:, place]
+        rows, found = unit_features.astype(np.float32), []
+        last = len(self.bank) - 1 - place
+        for start in range(0, len(rows), 1024):  # 1024 x 5000 distances at a time
+            similarity = rows[start : start + 1024] @ self.bank.T
+            nearest = np.partition(similarity, last, axis=1)[:, last].astype(np.float64)
             found.append(-np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0)))
         return np.concatenate(found) if found else np.zeros(0)
 

@@ -137,6 +137,9 @@ def _k_means(features: Floats, count: int) -> Labels:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # of scikit-learn
 
+    count = min(count, len(np.unique(features, axis=0)))
+    if count < 2:  # embeddings that are all the same
+        return np.zeros(len(features), dtype=np.int64)
     with threadpool_limits(1):  # the same sums in the same order, whatever the machine
         return np.asarray(KMeans(count, n_init=4, random_state=SEED).fit_predict(features), dtype=np.int64)
 

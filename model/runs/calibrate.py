@@ -18,7 +18,7 @@ from ..evaluation.controls.features import COARSE_FEATURES, extract
 from ..evaluation.operating import operating_point
 from ..evaluation.predictions import Predictions
 from ..evaluation.softmax import max_softmax
-from ..evaluation.statistics import Statistics
+from ..evaluation.statistics import TRAIN_ROWS, Statistics
 from ..training.checkpoint import load_weights
 from ..training.trainer import writing
 from .collect import collect
@@ -27,7 +27,6 @@ from .folder import Run
 
 BATCH = 64
 LEAK_ROWS = 4_000  # of training and of validation rows each, at most: seconds
-TRAIN_ROWS = 10_000  # whose embeddings the statistics are of, at most
 VALIDATION_ROWS = 20_000
 NUM_CONFIDENCES = 1_001  # kept of the validation rows', at most: any threshold's acceptance to .1 %
 

@@ -20,9 +20,10 @@ from ..evaluation.operating import OperatingPoint
 from ..evaluation.predictions import Predictions, counts
 from ..evaluation.question import Question
 from ..evaluation.result import Result
+from ..evaluation.statistics import TRAIN_ROWS
 from ..report.html import Sample
 from ..report.write import Report, prepare_out, write_report
-from .calibrate import BATCH, TRAIN_ROWS, VALIDATION_ROWS, groups_of, representatives
+from .calibrate import BATCH, VALIDATION_ROWS, groups_of, representatives
 from .collect import collect
 from .control_rows import Asked, control_rows_of
 from .device import choose_device

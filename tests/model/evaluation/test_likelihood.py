@@ -58,9 +58,15 @@ def test_bounds_grow_with_the_number_of_sources() -> None:
     assert bounds(scores(np.zeros(9), np.arange(9)), scores(np.zeros(9), np.arange(9))) == (0.0, 0.0)
 
 
-def test_bounds_are_those_of_the_lir_package() -> None:
-    lir = pytest.importorskip("lir.algorithms.bayeserror")
-    assert hasattr(lir, "elub")
+@pytest.mark.parametrize(
+    ("seed", "expected"), [(0, (-1.17, 1.32)), (1, (-1.41, 1.36)), (2, (-1.57, 1.36)), (3, (-1.55, 1.31))]
+)
+def test_bounds_are_those_of_the_lir_package(seed: int, expected: tuple[float, float]) -> None:
+    """What lir 1.3.1 (lir.algorithms.bayeserror.elub) gives for the same log10 ratios, to its step of .01."""
+    rng = np.random.default_rng(seed)
+    same, other = rng.normal(1.5, 1, 30 + 20 * seed), rng.normal(-1.5, 1, 40)
+    found = bounds(*(scores(values * np.log(10), np.arange(len(values))) for values in (same, other)))
+    assert found == pytest.approx(expected, abs=0.0101)
 
 
 def test_log_odds_of_a_class() -> None:
