@@ -20,7 +20,7 @@ from ..errors import RunError
 from ..evaluation.worth import Worth, worth_of
 from ..resolve import config_from_json, from_config
 from ..training.checkpoint import load_weights, read_json
-from ..training.metrics import METRICS_BYTES
+from ..training.metrics import METRICS_BYTES, is_record
 
 SCHEMA_VERSION = 1
 
@@ -163,6 +163,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "epoch" in record and {"step", "val_accuracy"} & set(record):
+        if is_record(record) and {"step", "val_accuracy"} & set(record):
             records.append(record)
     return records

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ...pipeline.store.local import link_or_copy, remove_temporaries, write_bytes, write_readable_json
-from ...pipeline.store.reading import JSON_BYTES, check_safetensors, read_file
+from ...pipeline.store.reading import JSON_BYTES, check_no_link, check_safetensors, read_file
 from ..attributor import Attributor
 from ..errors import RunError
 
@@ -93,6 +93,7 @@ class Checkpoints:
         self, model: Attributor, optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Any]
     ) -> None:
         """names: of the optimizer's parameters, in its order."""
+        check_no_link(self.run, FOLDER, of="a run")
         self.folder.mkdir(exist_ok=True)
         step = int(state["step"])
         weights, moments = self.folder / f"{step:08d}.safetensors", self.folder / f"{step:08d}-optimizer.safetensors"

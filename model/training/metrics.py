@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from ...pipeline.store.local import write_bytes
-from ...pipeline.store.reading import read_file
+from ...pipeline.store.reading import check_no_link, read_file
+from ..errors import RunError
 from . import events
 
 NAME = "metrics.jsonl"
@@ -44,6 +45,8 @@ class MetricsLog:
 def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
     """The log of a run that stands at a checkpoint: lines after it are dropped, steps beyond it and validations of epochs
     not finished by it; the event file is written anew from what is left."""
+    for name in (NAME, EVENTS):
+        check_no_link(run, name, of="a run")
     lines, kept = _read(run / NAME), []
     for line, record in lines:
         if record is not None and (record["step"] <= step if "step" in record else record["epoch"] < epoch):
@@ -60,14 +63,36 @@ def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
 
 
 def _read(path: Path) -> list[tuple[bytes, dict[str, Any] | None]]:
-    """Lines with their records; None for one that a crash tore."""
+    """Lines with their records; None for one that a crash tore. Raises RunError for a whole one that is no record."""
     found: list[tuple[bytes, dict[str, Any] | None]] = []
-    for line in read_file(path, limit=METRICS_BYTES).splitlines(keepends=True) if path.exists() else ():
+    data = read_file(path, limit=METRICS_BYTES) if path.exists() else b""
+    for number, line in enumerate(data.split(b"\n"), start=1):
         try:
-            found.append((line, json.loads(line) if line.endswith(b"\n") else None))
+            record = json.loads(line)
         except (ValueError, RecursionError):
-            found.append((line, None))
+            if line:
+                found.append((line + b"\n", None))
+            continue
+        if not is_record(record):
+            raise RunError(f"{path} is damaged: line {number} is no record of a step or a validation; remove that line")
+        found.append((line + b"\n", record))
+    if found and not data.endswith(b"\n"):
+        found[-1] = (found[-1][0], None)
     return found
+
+
+def is_record(document: Any) -> bool:
+    """Whether a line's document is one of a step or a validation: figures by name, `epoch` and perhaps `step` whole numbers."""
+    return (
+        isinstance(document, dict)
+        and "epoch" in document
+        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in document.values())
+        and all(
+            isinstance(document[name], int) and abs(document[name]) < 2**53
+            for name in {"epoch", "step"} & set(document)
+        )
+        and all(abs(value) < 2**1000 for value in document.values() if isinstance(value, int))  # a float holds it
+    )
 
 
 def _event(record: dict[str, Any], step: int) -> bytes:
