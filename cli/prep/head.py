@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from ..exits import sentences
-from ..options import PATH
+from ..options import COUNT, PATH
 
 
 @click.command()
 @click.argument("root", type=PATH)
-@click.option("-n", "count", type=click.IntRange(min=1), help="Samples to show (default: 5, and one of every source).")
+@click.option("-n", "count", type=COUNT, help="Samples to show (default: 5, and one of every source).")
 @click.option("--grid", type=PATH, metavar="FILE", help="Write all views of the samples side by side: png, jpg, webp.")
 def head(root: Path, count: int | None, grid: Path | None) -> None:
     """Show the first samples of a shard set and one of every other source; with --grid as a picture, one sample of every

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..exits import WRONG_USE, sentences, stop
-from ..options import PATH
+from ..options import PATH, SEED
 
 
 @click.command()
@@ -19,7 +19,7 @@ from ..options import PATH
 @click.option(
     "--sources", type=click.Choice(["seen", "all"]), default="all", show_default=True, help="Simulators to run."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def synth(real_dir: Path, out: Path, parser: str, sources: str, seed: int) -> None:
     """Run the simulated generators of the embedded dataset on photographs: an attribution benchmark of your own faces."""
     from ...pipeline.demo.photographs import synthesise
