@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..exits import DROPPED, say, sentences
+from ..exits import DROPPED, say, sentences, tell
 from ..options import COUNT, PATH, SEED, WORKERS, Share, names
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def build(
             from ...pipeline.build.dry_run import describe_plan
 
             inspect = _alike_sources if DATASETS[dataset].grouped else None
-            click.echo(describe_plan(chosen, workers=workers, inspect=inspect))
+            tell(describe_plan(chosen, workers=workers, inspect=inspect))
             return
         with BuildBar() as bar:
             report = run_build(
@@ -140,16 +140,15 @@ def _say_built(out: Path, report: Any, max_failures: float) -> None:
     finished = report.finished
     if report.stage_seconds:
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(report.stage_seconds.items()))
-        click.echo(f"seconds per stage, summed over workers: {stages}", err=True)
-    click.echo(
+        say(f"seconds per stage, summed over workers: {stages}")
+    tell(
         f"{out}: {finished.num_samples} samples, {finished.num_dropped} dropped, {finished.num_bytes / 1e6:.1f} MB, "
         f"{report.computed} columns of shards written in {report.seconds:.1f} s"
     )
     total = finished.num_samples + finished.num_dropped
     if finished.num_dropped > max_failures * total:
-        click.echo(
+        say(
             f"warning: {finished.num_dropped} of {total} samples were dropped, more than --max-failures {max_failures}; "
-            f"the reasons are in {out / 'failures.parquet'}",
-            err=True,
+            f"the reasons are in {out / 'failures.parquet'}"
         )
         raise SystemExit(DROPPED)

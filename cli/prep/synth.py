@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..exits import WRONG_USE, sentences, stop
+from ..exits import WRONG_USE, say, sentences, stop, tell
 from ..options import PATH, SEED
 
 
@@ -35,7 +35,5 @@ def synth(real_dir: Path, out: Path, parser: str, sources: str, seed: int) -> No
         with counting("simulating") as update:
             result = synthesise(real_dir, out, parse=network.labels, sources=sources, seed=seed, progress=update)
     for reason, count in sorted(result.dropped.items()):
-        click.echo(f"left out: {count} ({reason})", err=True)
-    click.echo(
-        f"{out}: {result.num_images} images from {result.num_photographs} photographs; build {result.manifest.parent}"
-    )
+        say(f"left out: {count} ({reason})")
+    tell(f"{out}: {result.num_images} images from {result.num_photographs} photographs; build {result.manifest.parent}")
