@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from ..pipeline.store.printing import printable_lines
-from .exits import Command, say, sentences
+from .exits import Command, say, sentences, tell
 from .options import PATH, Share
 from .process import keep_freed_memory, share_cores
 
@@ -64,9 +63,9 @@ def main(
             on_message=say,
         )
     if as_json:
-        click.echo(json.dumps(result.document, indent=2))
+        tell(json.dumps(result.document, indent=2))
     else:
         is_terminal = sys.stdout.isatty()  # elsewhere a line stays a line
         width = max(MIN_WIDTH, shutil.get_terminal_size().columns) if is_terminal else None
-        click.echo(printable_lines(render_text(result, width)))
-        click.echo(f"\nreport: {out / 'report.html'}")
+        tell(render_text(result, width))
+        tell(f"\nreport: {out / 'report.html'}")

@@ -14,11 +14,6 @@ from .result import percent
 
 ONE_SIDED_95, TWO_SIDED_95 = 1.6448536269514722, 1.959963984540054  # quantiles of the normal distribution
 BETTER, UNRELIABLE, NOT_KNOWN = "better than guessing", "unreliable run", "worth not known"
-MEASURED = (
-    "accuracy",
-    "majority",
-    "threshold_95_acceptance",
-)  # shares in calibration.json; version 0.1 has none of them
 
 
 def wilson(share: float, n: int, z: float = TWO_SIDED_95) -> tuple[float, float]:
@@ -123,40 +118,18 @@ class Worth:
 
 
 def worth_of(calibration: Mapping[str, Any] | None, num_classes: int) -> Worth:
-    """From calibration.json, None where a run has none. Raises ValueError naming what is damaged."""
+    """From calibration.json, held against its schema; None where a run has none. Of version 0.1 it has a threshold alone."""
     if calibration is None:
         return Worth(chance=1 / num_classes)
-    threshold = _share(calibration, "threshold_95")
-    if not set(MEASURED) & set(calibration):  # of version 0.1
-        return Worth(chance=1 / num_classes, threshold=threshold)
-    measured = {name: _share(calibration, name) for name in MEASURED}
-    n, leak, confidences = (calibration.get(name) for name in ("n", "best_leak", "confidences"))
-    if not isinstance(n, int) or n < 1:
-        raise ValueError("n is no number of images")
-    if leak is not None:
-        if not isinstance(leak, dict) or not isinstance(leak.get("control"), str):
-            raise ValueError("best_leak names no control")
-        _share(leak, "accuracy")
-    if not isinstance(confidences, list) or any(not _is_share(one) for one in confidences):
-        raise ValueError("confidences is no list of numbers from 0 to 1")
+    if "accuracy" not in calibration:
+        return Worth(chance=1 / num_classes, threshold=calibration["threshold_95"])
     return Worth(
         chance=1 / num_classes,
-        n=n,
-        accuracy=measured["accuracy"],
-        majority=measured["majority"],
-        best_leak=leak,
-        threshold=threshold,
-        acceptance=measured["threshold_95_acceptance"],
-        confidences=tuple(confidences),
+        n=calibration["n"],
+        accuracy=calibration["accuracy"],
+        majority=calibration["majority"],
+        best_leak=calibration["best_leak"],
+        threshold=calibration["threshold_95"],
+        acceptance=calibration["threshold_95_acceptance"],
+        confidences=tuple(calibration["confidences"]),
     )
-
-
-def _share(document: Mapping[str, Any], name: str) -> float:
-    value: Any = document.get(name)
-    if not _is_share(value):
-        raise ValueError(f"{name} is no number from 0 to 1")
-    return float(value)
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

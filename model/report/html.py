@@ -13,6 +13,7 @@ import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from ...pipeline.store.printing import printable
 from ..evaluation.result import Result
 from . import plots
 from .text import write
@@ -27,7 +28,9 @@ class Sample:
 
 def render_page(result: Result, *, metrics: list[dict[str, Any]], samples: list[Sample]) -> bytes:
     """The page; it loads nothing from anywhere. metrics: the records of a run's metrics.jsonl."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, finalize=_on_a_line, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     document = result.document
     has_steps = any("step" in record for record in metrics)
@@ -40,6 +43,11 @@ def render_page(result: Result, *, metrics: list[dict[str, Any]], samples: list[
         samples=[(s.generator, s.key, {name: _png(rgb) for name, rgb in s.views.items()}) for s in samples],
     )
     return page.encode()
+
+
+def _on_a_line(value: Any) -> Any:
+    """Before a text is escaped for HTML: no newline, control character or mark of direction of a name reaches the page."""
+    return printable(value) if isinstance(value, str) else value
 
 
 def _png(rgb: npt.NDArray[np.uint8]) -> str:

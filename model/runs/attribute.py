@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...pipeline.store.documents import DocumentError, check_schema
 from ...pipeline.store.reading import read_file
 from ...pipeline.views.errors import UnreadableImageError
 from ...pipeline.views.image import RESIZE_KERNELS, ImageParams
@@ -81,13 +82,15 @@ def inference_batch(data: bytes, model: Attributor, image_params: ImageParams) -
 
 def _image_params(run: Run, run_folder: Path) -> ImageParams:
     """How the run's images were made; a run of an older version does not say it: then by the default."""
-    given = run.data.get("params", {}).get("image", {})
+    given, own = run.data.get("params", {}).get("image", {}), ImageParams()
     try:
+        check_schema(given, ImageParams)
         params = ImageParams(**given)
-    except TypeError as error:
-        raise RunError(f"{run_folder / 'config.json'} cannot be used: data.params.image {error}") from error
-    if params.resize not in RESIZE_KERNELS:
+    except (DocumentError, TypeError) as error:
+        raise RunError(f"{run_folder / 'config.json'} cannot be used: data.params.image: {error}") from error
+    is_known = params.resize in RESIZE_KERNELS and params.size == own.size
+    if not (is_known and params.min_side >= 1 and params.max_pixels <= own.max_pixels):
         raise RunError(
-            f"{run_folder / 'config.json'} cannot be used: data.params.image names no resize of this version"
+            f"{run_folder / 'config.json'} cannot be used: data.params.image names no resize or size of this version"
         )
     return params

@@ -46,7 +46,7 @@ def prepare(out: Path, run: Run, *, views: tuple[str, ...], resume: bool) -> Non
         for what, old, new in (
             ("class list", before.classes, run.classes),
             ("settings", config_to_json(before.config), config_to_json(run.config)),
-            ("training rows", before.data["selection"], run.data["selection"]),
+            ("training rows", before.data.get("selection"), run.data["selection"]),
         ):
             if old != new:
                 raise WrongUseError(f"{out} was trained with another {what}{_difference(old, new)}; give another --out")

@@ -16,6 +16,7 @@ from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
 from ...pipeline.store.local import write_bytes, write_readable_json
 from ..attributor import Attributor
+from ..documents import read_calibration
 from ..errors import RunError, WrongUseError
 from ..evaluation.case import About, Case, Track, untracked
 from ..evaluation.controls.features import Rows, extract
@@ -28,7 +29,7 @@ from ..evaluation.zero_shot import centre_questions, text_questions
 from ..report.html import Sample, render_page
 from .calibrate import representatives
 from .device import choose_device
-from .folder import Run, load_attributor, read_calibration, read_metrics
+from .folder import Run, load_attributor, read_metrics
 from .parts import check_parts, own_protocol, test_parts
 from .views import check_views
 
@@ -78,7 +79,7 @@ def evaluate(
     shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
     on = choose_device(device)
     trained, model = load_attributor(folder, on, say=say)
-    calibration = read_calibration(folder)
+    calibration = read_calibration(folder / "calibration.json")
     check_views(model, shard_set)
     other_views = _other_views(shard_set, trained, model, say)
     chosen = chosen or own_protocol(trained)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from ...pipeline.store.local import canonical_json, write_readable_json
 from ...pipeline.store.reading import read_file
 from ..attributor import Attributor, LabelSpace
 from ..config import RunConfig, config_to_json
+from ..documents import SCHEMA_VERSION, read_calibration, read_config, read_record
 from ..errors import RunError
 from ..evaluation.worth import Worth, worth_of
 from ..resolve import config_from_json, from_config
-from ..training.checkpoint import load_weights, read_json
-from ..training.metrics import METRICS_BYTES, is_record
-
-SCHEMA_VERSION = 1
+from ..rules import check_config
+from ..training.checkpoint import load_weights
+from ..training.metrics import METRICS_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,49 +66,21 @@ def write_run(folder: Path, run: Run, versions: dict[str, str]) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """Raises RunError where the folder is no run of this version."""
-    document = read_json(folder / "config.json")
+    """Raises RunError where the folder is no run of this version, or where its settings break a rule."""
+    file = folder / "config.json"
+    document = read_config(file)
     try:
-        if document["schema_version"] != SCHEMA_VERSION:
-            raise RunError(
-                f"{folder / 'config.json'} has schema_version {document['schema_version']}, this version reads {SCHEMA_VERSION}"
-            )
-        _check_types(document)
-        return Run(
-            config=config_from_json(document["config"]),
-            labels=LabelSpace(
-                names=tuple(document["classes"]),
-                # Runs of version 0.1 say nothing of kinds and families.
-                **{name: tuple(map(str, facts)) for name, facts in document.get("class_facts", {}).items()},
-            ),
-            protocol=document["protocol"],
-            data=document["data"],
-        )
-    except RunError:
-        raise
-    except KeyError as error:
-        raise RunError(f"{folder / 'config.json'} cannot be used: {error} is missing") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise RunError(f"{folder / 'config.json'} cannot be used: {error}") from error
-
-
-def _check_types(document: Mapping[str, Any]) -> None:
-    """Raises ValueError, KeyError or TypeError where what every command reads was edited away."""
-    classes, protocol, data = document["classes"], document["protocol"], document["data"]
-    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if not is_list or len(set(classes)) < len(classes):
-        raise ValueError("classes is no list of different names")
-    if len(classes) < 2:
-        raise ValueError(f"an attributor needs at least two classes, got {len(classes)}")
-    if not isinstance(protocol, str | None):
-        raise ValueError("protocol is no name")
-    if not isinstance(data, dict):
-        raise ValueError("data is no mapping")
-    parts = {"n_train": data["n_train"], "views": data["views"], "params": data.get("params", {})}
-    if wrong := [name for name, part in parts.items() if not isinstance(part, dict)]:
-        raise ValueError(f"data.{wrong[0]} is no mapping")
-    if not isinstance(data["root_digest"], str):
-        raise ValueError("data.root_digest is no text")
+        config = config_from_json(document["config"])
+        check_config(config)
+    except ValueError as error:
+        raise RunError(f"{file} cannot be used: {error}") from error
+    facts = document.get("class_facts", {})  # runs of version 0.1 say nothing of kinds and families
+    return Run(
+        config=config,
+        labels=LabelSpace(names=tuple(document["classes"]), **{name: tuple(part) for name, part in facts.items()}),
+        protocol=document["protocol"],
+        data=document["data"],
+    )
 
 
 def load_attributor(
@@ -136,33 +107,13 @@ def load_attributor(
     return run, model
 
 
-def read_calibration(folder: Path) -> dict[str, Any] | None:
-    """calibration.json; None where the run had no seen validation images. Raises RunError where it is damaged."""
-    file = folder / "calibration.json"
-    if not file.exists():
-        return None
-    document = read_json(file)
-    try:
-        worth_of(document if isinstance(document, dict) else {}, 2)
-    except ValueError as error:
-        raise RunError(f"{file} is damaged: {error}") from None
-    return dict(document)
-
-
 def read_worth(folder: Path, num_classes: int) -> Worth:
     """What calibration.json says that the run is worth. Raises RunError where it is damaged."""
-    return worth_of(read_calibration(folder), num_classes)
+    return worth_of(read_calibration(folder / "calibration.json"), num_classes)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl; a line that the trainer has not written whole (yet) is left out."""
     file = folder / "metrics.jsonl"
-    records = []
-    for line in read_file(file, limit=METRICS_BYTES).splitlines() if file.exists() else ():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if is_record(record) and {"step", "val_accuracy"} & set(record):
-            records.append(record)
-    return records
+    lines = read_file(file, limit=METRICS_BYTES).splitlines() if file.exists() else []
+    return [record for record in map(read_record, lines) if record is not None]

@@ -6,7 +6,6 @@ which pair counts. last.safetensors is a link to the weights of that pair, a cop
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ...pipeline.store.local import link_or_copy, remove_temporaries, write_bytes, write_readable_json
-from ...pipeline.store.reading import JSON_BYTES, check_no_link, check_safetensors, read_file
+from ...pipeline.store.memory import TooLargeError, check_memory
+from ...pipeline.store.reading import check_no_link, check_safetensors
 from ..attributor import Attributor
+from ..documents import read_state
 from ..errors import RunError
 
 FOLDER = "checkpoint"
 LAST = "last.safetensors"
 MEANING = "bmrl_meaning"  # the one key of the weights' metadata: the hash of what config.json says they are
-STATE = {"step", "loader", "best_val_nll", "weights", "optimizer"}
-
-
-def read_json(path: Path) -> Any:
-    """Raises RunError where the file is absent or damaged."""
-    try:
-        return json.loads(read_file(path, limit=JSON_BYTES))
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist: {path.parent} is no run of bmrl-train") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError):
-        raise RunError(f"{path} is damaged; train again into another --out") from None
 
 
 def save_weights(model: Attributor, path: Path, *, meaning: str | None = None) -> None:
@@ -45,9 +33,18 @@ def save_weights(model: Attributor, path: Path, *, meaning: str | None = None) -
     write_bytes(path, save(tensors, metadata), hashed=False)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file. Raises OSError and SafetensorError; the header's length is held against the file."""
+def _check_file(path: Path) -> None:
+    """Raises OSError for what is no safetensors file, RunError for one that does not fit into memory."""
     check_safetensors(path)
+    try:
+        check_memory(path.stat().st_size, "its tensors")
+    except TooLargeError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises OSError, SafetensorError and RunError."""
+    _check_file(path)
     return load_file(path)
 
 
@@ -57,7 +54,7 @@ def load_weights(model: Attributor, path: Path, *, meaning: str | None = None) -
     Raises RunError where it is absent, damaged, of another architecture or class list, or means something else than `meaning`
     (None: not compared)."""
     try:
-        check_safetensors(path)
+        _check_file(path)
         with safe_open(path, framework="pt") as file:
             said = (file.metadata() or {}).get(MEANING)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
@@ -109,12 +106,12 @@ class Checkpoints:
         """Restore both and return the state; None where the run has no checkpoint yet."""
         if not (self.run / "state.json").exists():
             return None
-        state = read_json(self.run / "state.json")
-        if not isinstance(state, dict) or not set(state) >= STATE:
-            raise RunError(f"{self.run / 'state.json'} is damaged; train again into another --out")
+        state = read_state(self.run / "state.json")
         load_weights(model, self.folder / state["weights"], meaning=self.meaning)
         try:
             _load_moments(optimizer, names, read_tensors(self.folder / state["optimizer"]))
+        except RunError:
+            raise
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"{self.folder / state['optimizer']} is damaged ({error}); train again") from error
         return state

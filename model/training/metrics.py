@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from ...pipeline.store.local import write_bytes
 from ...pipeline.store.reading import check_no_link, read_file
-from ..errors import RunError
+from ..documents import read_record
 from . import events
 
 NAME = "metrics.jsonl"
@@ -63,36 +63,9 @@ def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
 
 
 def _read(path: Path) -> list[tuple[bytes, dict[str, Any] | None]]:
-    """Lines with their records; None for one that a crash tore. Raises RunError for a whole one that is no record."""
-    found: list[tuple[bytes, dict[str, Any] | None]] = []
-    data = read_file(path, limit=METRICS_BYTES) if path.exists() else b""
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            if line:
-                found.append((line + b"\n", None))
-            continue
-        if not is_record(record):
-            raise RunError(f"{path} is damaged: line {number} is no record of a step or a validation; remove that line")
-        found.append((line + b"\n", record))
-    if found and not data.endswith(b"\n"):
-        found[-1] = (found[-1][0], None)
-    return found
-
-
-def is_record(document: Any) -> bool:
-    """Whether a line's document is one of a step or a validation: figures by name, `epoch` and perhaps `step` whole numbers."""
-    return (
-        isinstance(document, dict)
-        and "epoch" in document
-        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in document.values())
-        and all(
-            isinstance(document[name], int) and abs(document[name]) < 2**53
-            for name in {"epoch", "step"} & set(document)
-        )
-        and all(abs(value) < 2**1000 for value in document.values() if isinstance(value, int))  # a float holds it
-    )
+    """Lines with their records; None for one that a crash tore or that is none of ours."""
+    lines = read_file(path, limit=METRICS_BYTES).splitlines(keepends=True) if path.exists() else []
+    return [(line, read_record(line) if line.endswith(b"\n") else None) for line in lines]
 
 
 def _event(record: dict[str, Any], step: int) -> bytes:

@@ -138,7 +138,7 @@ def test_a_damaged_figure(invoke: Invoke, run: Path, faces: list[Path]) -> None:
     (run / "calibration.json").write_text(json.dumps({**GOOD, "accuracy": 7}))
     done = invoke(attribute.main, run, faces[0], "--device", "cpu")
     assert done.exit_code == 1 and done.stdout == ""
-    sentence = f"error: {run / 'calibration.json'} is damaged: accuracy is no number from 0 to 1"
+    sentence = f"error: {run / 'calibration.json'} is damaged: Expected float <= 1.0 - at $.accuracy"
     assert done.stderr.splitlines()[-1] == sentence
 
 

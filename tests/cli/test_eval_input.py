@@ -115,19 +115,30 @@ def edit(run: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data__n_train": None}, "'n_train'"),
-        ({"data__views": None}, "'views'"),
-        ({"data__root_digest": None}, "'root_digest'"),
-        ({"data": []}, "data is no mapping"),
-        ({"data__params": []}, "data.params is no mapping"),
-        ({"classes": "abc"}, "classes is no list of different names"),
-        ({"classes": [1, 2, 3]}, "classes is no list of different names"),
-        ({"classes": ["real", "real", "real"]}, "classes is no list of different names"),
-        ({"classes": ["real"]}, "at least two classes, got 1"),
-        ({"protocol": 3}, "protocol is no name"),
-        ({"config__model__heads": 3}, "dim 16 is not a multiple of 3 heads"),
+        ({"data__n_train": None}, "Object missing required field n_train - at $.data"),
+        ({"data__views": None}, "Object missing required field views - at $.data"),
+        ({"data__root_digest": None}, "Object missing required field root_digest - at $.data"),
+        ({"data": []}, "Expected object, got array - at $.data"),
+        ({"data__params": []}, "Expected object, got array - at $.data.params"),
+        ({"data__params": {"image": 3}}, "Expected object, got int - at $.data.params[...]"),
+        ({"data__n_train": {"real": "9"}}, "Expected int, got str - at $.data.n_train[...]"),
+        ({"data__n_train": {"real": 10**30}}, "at $.data.n_train[...]"),
+        ({"schema_version": "1"}, "Expected int, got str - at $.schema_version"),
+        ({"config": "x"}, "Expected object, got str - at $.config"),
+        ({"config__losses": [1]}, "Expected object, got array - at $.config.losses"),
+        ({"classes": "abc"}, "Expected array, got str - at $.classes"),
+        ({"classes": [1, 2, 3]}, "Expected str, got int - at $.classes[0]"),
+        ({"classes": ["real", "real", "real"]}, "classes names one source twice"),
+        ({"classes": ["real"]}, "Expected array of length >= 2 - at $.classes"),
+        ({"class_facts": {"kinds": ["real"], "families": ["real"]}}, "class_facts.kinds has not one entry for each"),
+        ({"class_facts": {"names": ["real"]}}, "at $.class_facts"),
+        ({"protocol": 3}, "Expected str | null, got int - at $.protocol"),
+        ({"versions": {"bmrl": 1}}, "Expected str, got int - at $.versions[...]"),
+        ({"config__model__depth": 0}, "setting model.depth: 0 is not a number of more than 0"),
+        ({"config__train__lr": -1.0}, "setting train.lr: -1.0 is not a number of more than 0"),
+        ({"config__model__heads": 3}, "model.dim 16 is not a multiple of model.heads 3"),
         ({"config__model__dim": "x"}, "cannot be used"),
-        ({"config__model__dim": -16}, "negative dimension"),
+        ({"config__model__dim": -16}, "setting model.dim: -16 is not a number of more than 0"),
         ({"config__attributor": "clip"}, "attributor 'clip' is planned and not in this version"),
     ],
 )
@@ -141,12 +152,14 @@ def test_a_config_that_was_edited(
         assert words in last_line(done)
 
 
-@pytest.mark.parametrize("params", [{"siz": 3}, {"resize": "zzz"}])
+@pytest.mark.parametrize(
+    "params", [{"siz": 3}, {"resize": "zzz"}, {"resize": []}, {"size": "x"}, {"size": 10**9}, {"max_pixels": 2**60}]
+)
 def test_image_parameters_of_no_such_version(invoke: Invoke, run: Path, face: Path, params: dict[str, Any]) -> None:
     edit(run, data__params={"image": params})
     done = invoke(attribute.main, run, face, "--device", "cpu")
     assert done.exit_code == 1
-    assert last_line(done).startswith(f"error: {run / 'config.json'} cannot be used: data.params.image ")
+    assert last_line(done).startswith(f"error: {run / 'config.json'} cannot be used: data.params.image")
 
 
 def test_the_run_s_own_protocol_file_is_gone(judge: Invoke, run: Path, small_protocol: str) -> None:
@@ -158,13 +171,32 @@ def test_the_run_s_own_protocol_file_is_gone(judge: Invoke, run: Path, small_pro
 
 
 @pytest.mark.parametrize(
-    "text", ["[1]", "{}", '{"threshold_95": null}', '{"threshold_95": NaN}', '{"threshold_95": 2}']
+    ("text", "words"),
+    [
+        ("[1]", "Expected object, got array"),
+        ("{}", "Object missing required field threshold_95"),
+        ('{"threshold_95": null}', "Expected float, got null - at $.threshold_95"),
+        ('{"threshold_95": 2}', "Expected float <= 1.0 - at $.threshold_95"),
+        ('{"threshold_95": true}', "Expected float, got bool - at $.threshold_95"),
+        ('{"threshold_95": 0.5, "accuracy": 0.5}', "Object missing required field threshold_95_acceptance"),
+    ],
 )
-def test_a_calibration_that_was_edited(invoke: Invoke, judge: Invoke, run: Path, face: Path, text: str) -> None:
+def test_a_calibration_that_was_edited(
+    invoke: Invoke, judge: Invoke, run: Path, face: Path, text: str, words: str
+) -> None:
     (run / "calibration.json").write_text(text)
     for done in (judge(run), invoke(attribute.main, run, face, "--device", "cpu")):
         assert done.exit_code == 1
-        assert last_line(done) == f"error: {run / 'calibration.json'} is damaged: threshold_95 is no number from 0 to 1"
+        assert last_line(done) == f"error: {run / 'calibration.json'} is damaged: {words}"
+
+
+@pytest.mark.parametrize("text", ["", "{", "nul", "[" * 100_000, '{"a":' * 100_000, '{"threshold_95": NaN}', "\xff"])
+@pytest.mark.parametrize("name", ["config.json", "calibration.json"])
+def test_a_document_that_is_no_json(invoke: Invoke, judge: Invoke, run: Path, face: Path, name: str, text: str) -> None:
+    (run / name).write_text(text, encoding="latin-1")
+    for done in (judge(run), invoke(attribute.main, run, face, "--device", "cpu")):
+        assert done.exit_code == 1
+        assert last_line(done).startswith(f"error: {run / name} is damaged: it is n")
 
 
 def test_weights_that_are_not_finite(invoke: Invoke, judge: Invoke, run: Path, face: Path) -> None:
@@ -276,7 +308,12 @@ def test_an_evaluation_beside_a_training_that_runs(
     parameters than those of the training are named."""
     run = write_untrained(tmp_path / "run", small_root, small_protocol, resize="area")
     step = '{"step": 1, "epoch": 0, "loss": 1.0, "accuracy": 0.5}\n'
-    (run / "metrics.jsonl").write_text(step + '{"step": 2}\n{"epoch": 0}\n[]\n{"step": 3, "lo')
+    (run / "metrics.jsonl").write_text(
+        step
+        + '{"step": 2}\n{"epoch": 0}\n[]\n{"step": "2", "epoch": 0, "loss": 1}\n'
+        + '{"step": 2, "epoch": 0, "loss": 1, "loss_x": []}\n'
+        + '{"epoch": 0, "val_accuracy": "x"}\n{"step": 3, "lo'
+    )
     done = judge(run, "--out", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from bmrl.model.documents import check_calibration
 from bmrl.model.evaluation.worth import BETTER, NOT_KNOWN, ONE_SIDED_95, UNRELIABLE, wilson, worth_of
 from bmrl.model.report.worth import introduce, tag
+from bmrl.pipeline.store.documents import DocumentError
 
 WHOLE = {
     "threshold_95": 0.5, "threshold_95_acceptance": 0.95, "n": 300, "accuracy": 0.86, "majority": 0.1,
@@ -67,17 +70,17 @@ def test_without_a_calibration_and_of_version_01() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"accuracy": None}, "accuracy is no number from 0 to 1"),
-        ({"accuracy": True}, "accuracy is no number from 0 to 1"),
-        ({"majority": 2}, "majority is no number from 0 to 1"),
-        ({"threshold_95_acceptance": "x"}, "threshold_95_acceptance is no number from 0 to 1"),
-        ({"n": 0}, "n is no number of images"),
-        ({"n": "9"}, "n is no number of images"),
-        ({"best_leak": {"accuracy": 0.5}}, "best_leak names no control"),
-        ({"best_leak": {"accuracy": -1, "control": "x"}}, "accuracy is no number from 0 to 1"),
-        ({"confidences": [2]}, "confidences is no list of numbers from 0 to 1"),
+        ({"accuracy": None}, "Expected float, got null - at $.accuracy"),
+        ({"accuracy": True}, "Expected float, got bool - at $.accuracy"),
+        ({"majority": 2}, "Expected float <= 1.0 - at $.majority"),
+        ({"threshold_95_acceptance": "x"}, "Expected float, got str - at $.threshold_95_acceptance"),
+        ({"n": 0}, "Expected int >= 1 - at $.n"),
+        ({"n": "9"}, "Expected int, got str - at $.n"),
+        ({"best_leak": {"accuracy": 0.5}}, "Object missing required field control - at $.best_leak"),
+        ({"best_leak": {"accuracy": -1, "control": "x"}}, "Expected float >= 0.0 - at $.best_leak.accuracy"),
+        ({"confidences": [2]}, "Expected float <= 1.0 - at $.confidences[0]"),
     ],
 )
 def test_damaged_figures(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        worth_of({**WHOLE, **changes}, 10)
+    with pytest.raises(DocumentError, match=re.escape(words)):
+        check_calibration({**WHOLE, **changes})

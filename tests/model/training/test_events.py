@@ -85,7 +85,7 @@ def test_a_resumed_log_and_its_events_are_cut_alike(tmp_path: Path) -> None:
     with open_metrics(tmp_path, 0, 0) as log:
         for step in (1, 2):
             log.write({"step": step, "epoch": 0, "loss": step / 4})
-        log.write({"epoch": 0, "val_nll": 0.75})
+        log.write({"epoch": 0, "val_nll": 0.75, "val_accuracy": 0.5})
         log.write({"step": 3, "epoch": 1, "loss": 9.0})
     with open_metrics(tmp_path, 2, 1) as log:
         log.write({"step": 3, "epoch": 1, "loss": 0.125})
@@ -94,7 +94,7 @@ def test_a_resumed_log_and_its_events_are_cut_alike(tmp_path: Path) -> None:
     assert read((tmp_path / EVENTS).read_bytes()) == [
         (1, {"train/epoch": 0.0, "train/loss": 0.25}),
         (2, {"train/epoch": 0.0, "train/loss": 0.5}),
-        (2, {"validation/epoch": 0.0, "validation/val_nll": 0.75}),
+        (2, {"validation/epoch": 0.0, "validation/val_nll": 0.75, "validation/val_accuracy": 0.5}),
         (3, {"train/epoch": 1.0, "train/loss": 0.125}),
     ]
 

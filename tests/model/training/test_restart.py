@@ -277,10 +277,26 @@ def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"step": 5}'])
-def test_a_damaged_state_is_a_sentence(text: str, make: Make, tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text(text)
-    with pytest.raises(RunError, match=r"state\.json is damaged; train again into another --out$"):
+STATE = {
+    "step": 5, "best_val_nll": 1.0, "loader": {"seed": 0, "epoch": 1, "selection": "x", "consumed": 0},
+    "weights": "00000005.safetensors", "optimizer": "00000005-optimizer.safetensors",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "", "[]", '{"step": 5}', "[" * 100_000,
+        json.dumps({**STATE, "step": "5"}), json.dumps({**STATE, "step": -1}), json.dumps({**STATE, "best_val_nll": "x"}),
+        json.dumps({**STATE, "loader": []}), json.dumps({**STATE, "loader": {**STATE["loader"], "consumed": 0.5}}),  # type: ignore[dict-item]
+        json.dumps({**STATE, "weights": "../../../etc/passwd"}), json.dumps({**STATE, "optimizer": "00000005.safetensors"}),
+    ],
+)  # fmt: skip
+def test_a_damaged_state_is_a_sentence(state: str, make: Make, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(state)
+    with pytest.raises(
+        RunError, match=r"state\.json is damaged: [^\n]*; (restore it, or )?train again into another --out$"
+    ):
         make(tmp_path).fit(resume=True, on_step=ignore, on_epoch=ignore)
 
 
@@ -358,6 +374,6 @@ def test_a_line_torn_by_a_crash_is_dropped(make: Make, read_steps: Read, tmp_pat
     with pytest.raises(Crash):
         make(run).fit(resume=False, on_step=at(3, crash), on_epoch=ignore)
     with (run / "metrics.jsonl").open("ab") as file:
-        file.write(b'{"step": 4, "lo')
+        file.write(b'[]\n{"epoch": "x"}\n{"step": {}}\n3\n{"step": 4, "lo')  # nor does what is no record stay
     assert goes_on(make, run)
     assert [line["step"] for line in read_steps(run) if "step" in line] == list(range(1, 11))
