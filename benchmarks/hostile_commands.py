@@ -320,8 +320,12 @@ def watch(box: Box, current: list[str], opened: list[str]) -> None:
             if not isinstance(one, str | bytes | os.PathLike):
                 continue
             path = os.path.realpath(os.fsdecode(one))
+            if event != "open":  # of the name itself, be it a link
+                path = os.path.join(
+                    os.path.realpath(os.path.dirname(os.fsdecode(one))), os.path.basename(os.fsdecode(one))
+                )
             if path.startswith(outside):
-                opened.append(f"{''.join(current)}: opened a file outside through a link")
+                opened.append(f"{''.join(current)}: {event} outside through the link {box.file.name}")
             elif (event != "open" or arguments[2] & writing) and not path.startswith(
                 (folder, "/dev/", "/proc/", "/tmp/torch")
             ):
