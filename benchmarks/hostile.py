@@ -266,7 +266,8 @@ def main() -> None:
     ):
         log = Log(work / f"{name}.jsonl")
         if name in parts:
-            shutil.rmtree(jail / "boxes", ignore_errors=True)
+            shutil.rmtree(jail, ignore_errors=True)
+            jail.mkdir(parents=True)
             if name == "documents":
                 preload(sets, jail)
             seconds = commands.TIMEOUT_S * (1 if name == "documents" else 20)

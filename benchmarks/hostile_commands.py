@@ -130,16 +130,20 @@ def commands_for(box: Box, sets: Sets) -> list[Command]:
 
 
 def call_all(box: Box, sets: Sets, run: Callable[[Command], Outcome]) -> list[tuple[Command, Outcome]]:
-    """The commands with what they answered; a build, which may mend, comes last. Of a set that opens (`head` says it) two of the
-    dear commands run, which take turns by the document's number."""
+    """The commands with what they answered; a build, which may mend, comes last. Of a set that opens (`head` says it) one of the
+    dear commands runs, and of those two that read every column one: they take turns by the document's number."""
     every = commands_for(box, sets)
     if box.kind.startswith("plan."):  # which the other commands do not read
         every = [command for command in every if command.arguments[0] in ("verify", "head", "build")]
     dear = [command for command in every if command.is_dear]
-    found = [(command, run(command)) for command in every if not (command.is_dear or command.arguments[0] == "build")]
-    if dear and any(command.arguments[0] == "head" and outcome.code == 0 for command, outcome in found):
-        dear = [dear[turn] for turn in sorted({box.number % len(dear), (box.number // len(dear)) % len(dear)})]
     builds = [command for command in every if command.arguments[0] == "build"]
+    first = [command for command in every if command not in dear and command not in builds]
+    if box.kind == "sidecar":
+        first = [command for command in first if command.name != ("eval", "train")[box.number % 2]]
+        builds = builds[: box.number % 3 == 0]
+    found = [(command, run(command)) for command in first]
+    if dear and any(command.arguments[0] == "head" and outcome.code == 0 for command, outcome in found):
+        dear = [dear[box.number // 6 % len(dear)]]
     return found + [(command, run(command)) for command in (*dear, *builds)]
 
 

@@ -178,6 +178,8 @@ def _check_tar(
         if xxh3 != sidecar["xxh3_128"]:  # what the loader and an export compare
             return [Damage(sidecar_name(sidecar["view"], sidecar["shard"]), f"its xxh3 is not that of {name}")]
         return _check_members(path, name, plan, sidecar)
+    except tarfile.TarError as error:
+        return [Damage(name, f"is no tar: {error}")]
     except OSError as error:
         return [_unreadable(name, error)]
 

@@ -317,3 +317,17 @@ def test_parameters_of_no_view_are_one_sentence(small_copy: Path) -> None:
     rewrite(small_copy, "dataset.json", lambda document: document["views"]["edge"]["params"].update(other=1))
     with pytest.raises(ShardSetError, match=r"views\.edge\.params: 'other' is none of ksize, scale"):
         ShardSet.open(small_copy)
+
+
+@pytest.mark.parametrize("tar", [b"", b"no tar", bytes(10240), b"x" * 10240])
+def test_what_is_no_tar_is_named(tar: bytes, small_copy: Path) -> None:
+    seal(small_copy, "text/000001", tar)
+    assert "text/000001.tar" in {damage.path for damage in verify(small_copy, deep=True)}
+
+
+@pytest.mark.parametrize(("field", "value"), [("view", "image"), ("shard", "000001")])
+def test_a_sidecar_in_the_place_of_another(field: str, value: str, small_copy: Path) -> None:
+    rewrite(small_copy, "edge/000000.json", lambda sidecar: sidecar.update({field: value}))
+    assert [damage.path for damage in verify(small_copy)] == ["edge/000000.json"]
+    with pytest.raises(DamagedShardError, match=r"edge/000000\.json is that of"):
+        list(ShardSet.open(small_copy).loader(views=["edge"], batch_size=4, shuffle=False))
