@@ -278,12 +278,16 @@ def _records(sets: Sets) -> list[dict[str, Any]]:
 
 
 YAML_TRAPS = (
-    b"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c]\n",
+    b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+    b"b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+    b"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+    b"d: [*c,*c,*c,*c,*c,*c,*c,*c]\n",
     b"seen: &x [*x]\n", b"!!python/object/apply:os.system ['touch owned']\n", b"seen: 2020-13-45\n", b"? [a, b]\n: c\n",
-    b"seen: !!binary aGVsbG8=\n", b"{" * 50_000, b"- " * 50_000, b"seen: 0x" + b"f" * 5000 + b"\n", b"1: {kind: FS, family: GAN}\n",
-    b"null: {kind: FS, family: GAN}\n", b"seen: [1, 2, true, null, 1.5, 2020-01-01]\n", b"%YAML 9.9\n---\nseen: [a]\n",
-    b"<<: {seen: [real]}\n", b"<<: 1\nseen: [real]\n", b"seen: {<<: [1]}\n", b"seen: !!set {real, StyleGAN2}\n",
-    b"seen: !!omap [real: 1]\n", b"seen: 1:60:99\n", b"a: b: c\n", b"\t- x\n", b"seen: [real, StyleGAN2]\nname: [1]\n",
+    b"seen: !!binary aGVsbG8=\n", b"{" * 50_000, b"- " * 50_000, b"seen: 0x" + b"f" * 5000 + b"\n",
+    b"1: {kind: FS, family: GAN}\n", b"null: {kind: FS, family: GAN}\n", b"seen: [1, 2, true, null, 1.5, 2020-01-01]\n",
+    b"%YAML 9.9\n---\nseen: [a]\n", b"<<: {seen: [real]}\n", b"<<: 1\nseen: [real]\n", b"seen: {<<: [1]}\n",
+    b"seen: !!set {real, StyleGAN2}\n", b"seen: !!omap [real: 1]\n", b"seen: 1:60:99\n", b"a: b: c\n", b"\t- x\n",
+    b"seen: [real, StyleGAN2]\nname: [1]\n",
 )  # fmt: skip
 
 

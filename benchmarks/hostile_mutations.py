@@ -47,7 +47,7 @@ def mutate_value(value: Any, rng: random.Random) -> Any:
 
 
 def _places(node: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """(container, key) of everything below a node; of a long list its ends and middle alone, so that all fields get their turn."""
+    """(container, key) of everything below a node; of a long list its ends and middle alone, so that all fields get a turn."""
     if isinstance(node, dict):
         keys: list[Any] = list(node)
     elif isinstance(node, list):

@@ -20,12 +20,14 @@ from tqdm import tqdm
 
 BATCH = 50  # names in one dataset
 PARTS = (
-    "\n", "\r", "\r\n", "\t", "\x0b", "\x0c", "\x1b[2J", "\x1b[1A\x1b[2K", "\x1b]0;owned\x07", "\x1b]8;;http://x\x07", "\x07", "\x08" * 9,
-    "\x7f", "\x85", "\x9b31m", "\u200b", "\u200e", "\u200f", "\u202a", "\u202e", "\u2066", "\u2069", "\u2028", "\u2029", "\ufeff",
-    "\U000e0041", "'", '"', "`", "\\", "$(id)", ";id;", "|id", "&", "=cmd()", "+cmd()", "-cmd()", "@cmd()", '=HYPERLINK("http://x")', ",", ";",
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</title>", "-->", "]]>", "${7*7}", "{{7*7}}", "{% x %}", "%s%n", "%00",
-    "[x](javascript:alert(1))", "![x](http://x)", "|", "# x", "---", "***", "\u0430", "\uff0e\uff0e", "\U0001f600", "e\u0301", "\ud800",
-    "a\nb: real  (real 1.000)", "\nerror: nothing", ": real  (real 1.000)  [better than guessing]", "CON", "~", "*", "?", " ", ". .", "",
+    "\n", "\r", "\r\n", "\t", "\x0b", "\x0c", "\x1b[2J", "\x1b[1A\x1b[2K", "\x1b]0;owned\x07", "\x1b]8;;http://x\x07",
+    "\x07", "\x08\x08\x08\x08\x08\x08\x08\x08\x08", "\x7f", "\x85", "\x9b31m", "\u200b", "\u200e", "\u200f", "\u202a",
+    "\u202e", "\u2066", "\u2069", "\u2028", "\u2029", "\ufeff", "\U000e0041", "'", '"', "`", '\\', "$(id)", ";id;",
+    "|id", "&", "=cmd()", "+cmd()", "-cmd()", "@cmd()", '=HYPERLINK("http://x")', ",", ";",
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</title>", "-->", "]]>", "${7*7}", "{{7*7}}",
+    "{% x %}", "%s%n", "%00", "[x](javascript:alert(1))", "![x](http://x)", "|", "# x", "---", "***", "\u0430",
+    "\uff0e\uff0e", "\U0001f600", "e\u0301", "\ud800", "a\nb: real  (real 1.000)", "\nerror: nothing",
+    ": real  (real 1.000)  [better than guessing]", "CON", "~", "*", "?", " ", ". .", "",
 )  # fmt: skip
 INVALID = ("\udcff", "\udc80\udcfe", "\udcc3", "\udced\udca0\udc80")  # bytes that are no UTF-8, as Python names them
 MARKUP = re.compile(r"<script>alert|<img src=x|</title>\S*_\d", re.IGNORECASE)  # of the names above
@@ -66,7 +68,7 @@ def bars_gone(text: str) -> str:
 
 
 def run(sets: Sets, work: Path, count: int) -> str:
-    """Every name as a file in a folder dataset, half of them as a generator's name, as files to attribute, and as stray files of ROOT."""
+    """Every name as a file in a dataset, half of them as a generator's name too, as images to attribute, as stray files of ROOT."""
     calls: Counter[tuple[str, int]] = Counter()
     findings: dict[str, list[int]] = {}
     for first in tqdm(range(0, count, BATCH), desc="names"):
@@ -84,7 +86,8 @@ def run(sets: Sets, work: Path, count: int) -> str:
     found = "\n".join(
         f"* {len(where)} times, such as names {where[0]} and on: {what}" for what, where in sorted(findings.items())
     )
-    return f"{count} names, {BATCH} at a time.\n\n| command | exit code | calls |\n|---|---|---|\n{rows}\n\n{found or 'No finding.'}"
+    head = f"{count} names, {BATCH} at a time.\n\n| command | exit code | calls |\n|---|---|---|"
+    return f"{head}\n{rows}\n\n{found or 'No finding.'}"
 
 
 def _datasets(work: Path, numbers: list[int]) -> dict[str, list[Path]]:

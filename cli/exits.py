@@ -65,9 +65,16 @@ def sentences(*, failed: tuple[type[Exception], ...], wrong_use: tuple[type[Exce
     try:
         yield
     except wrong_use as error:
-        stop(f"error: {error}", WRONG_USE)
+        stop(f"error: {_said(error)}", WRONG_USE)
     except failed as error:
-        stop(f"error: {error}", FAILED)
+        stop(f"error: {_said(error)}", FAILED)
+
+
+def _said(error: Exception) -> str:
+    """An error's text; of the system's own what and where, without the number that Python puts before them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def stop(sentence: str, code: int) -> NoReturn:

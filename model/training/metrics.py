@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -71,7 +70,7 @@ def _read(path: Path) -> list[tuple[bytes, dict[str, Any] | None]]:
 def _event(record: dict[str, Any], step: int) -> bytes:
     part = "train" if "step" in record else "validation"
     values = {f"{part}/{name}": float(value) for name, value in record.items() if name != "step"}
-    return events.scalars(step, {tag: value for tag, value in values.items() if math.isfinite(value)})
+    return events.scalars(step, {tag: value for tag, value in values.items() if abs(value) <= events.LARGEST})
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

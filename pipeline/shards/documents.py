@@ -109,8 +109,8 @@ class _Sidecar(Struct, frozen=True, forbid_unknown_fields=True):
     digest: Digest
     num_samples: Count
     bytes: Count
-    sha256: Digest
-    xxh3_128: Digest
+    sha256: MaybeHash
+    xxh3_128: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")]
     keys: list[Key]
     keys_sha256: Digest
     members: dict[str, list[Span]]

@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bmrl.cli.train import main as train
 from bmrl.pipeline.shards.tars import DamagedShardError
 from bmrl.pipeline.shards.verify import verify
 from bmrl.pipeline.shardset import ShardSet, ShardSetError
+from bmrl.pipeline.views.codec import decode_png, encode_png
 
 PACKAGES = ("pipeline", "model", "cli", "manifests")
 SOURCES = [path for name in PACKAGES for path in (Path(__file__).parents[3] / name).rglob("*.py")]
@@ -331,3 +333,46 @@ def test_a_sidecar_in_the_place_of_another(field: str, value: str, small_copy: P
     assert [damage.path for damage in verify(small_copy)] == ["edge/000000.json"]
     with pytest.raises(DamagedShardError, match=r"edge/000000\.json is that of"):
         list(ShardSet.open(small_copy).loader(views=["edge"], batch_size=4, shuffle=False))
+
+
+def with_members(root: Path, name: str, suffix: str, payload: bytes) -> None:
+    """Every member `suffix` of a column has this content, and all sums match."""
+    buffer = io.BytesIO()
+    with tarfile.open(root / f"{name}.tar") as old, tarfile.open(fileobj=buffer, mode="w") as new:
+        for member in old.getmembers():
+            data = old.extractfile(member)
+            assert data is not None
+            content = payload if member.name.endswith(f".{suffix}") else data.read()
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as tar:
+        places: dict[str, list[list[int]]] = {}
+        for member in tar:
+            places.setdefault(member.name.partition(".")[2], []).append([member.offset_data, member.size])
+    seal(root, name, buffer.getvalue())
+    rewrite(root, f"{name}.json", lambda sidecar: sidecar.update(members=places))
+
+
+FIELDS = b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999,), }"
+HUGE = b"\x93NUMPY\x01\x00v\x00" + FIELDS.ljust(117) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "payload"),
+    [("image/000000", "npy", HUGE), ("image/000000", "npy", b"no array"), ("text/000000", "txt", b"\xff\xfe")],
+)
+def test_an_export_of_what_is_no_array(
+    name: str, suffix: str, payload: bytes, invoke: Invoke, small_copy: Path, tmp_path: Path
+) -> None:
+    with_members(small_copy, name, suffix, payload)
+    done = invoke(prep, "export", small_copy, "--for", "open_clip", "--out", tmp_path / "out")
+    assert done.exit_code == 1 and "is damaged" in done.stderr
+
+
+@pytest.mark.parametrize("side", [20_000, 9_000, 2**31 - 1, 0])
+def test_a_png_that_says_it_is_huge_is_not_decoded(side: int) -> None:
+    data = bytearray(encode_png(np.zeros((224, 224), np.uint8)))
+    data[16:24] = side.to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    with pytest.raises(ValueError, match="PNG"):
+        decode_png(bytes(data))
