@@ -68,7 +68,7 @@ def bars_gone(text: str) -> str:
 
 
 def run(sets: Sets, work: Path, count: int) -> str:
-    """Every name as a file in a dataset, half of them as a generator's name too, as images to attribute, as stray files of ROOT."""
+    """Every name as a file in a dataset, half of them as a generator's name too, as images to attribute, as strays in ROOT."""
     calls: Counter[tuple[str, int]] = Counter()
     findings: dict[str, list[int]] = {}
     for first in tqdm(range(0, count, BATCH), desc="names"):
