@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from ..pipeline.store.printing import printable
-from .exits import FAILED, WRONG_USE, Command, say, sentences, stop
+from .exits import FAILED, WRONG_USE, Command, say, sentences, stop, tell
 from .options import PATH, Share
 from .process import share_cores
 
@@ -58,14 +58,14 @@ def main(
         if answer is None:
             break
         if not (answers or as_json):
-            click.echo(f"run {click.format_filename(run)}: {introduce(answer['run'])}", err=True)
+            say(f"run {run}: {introduce(answer['run'])}")
         answers.append(answer)
         if not as_json:
-            click.echo(_line(answer))
+            tell(_line(answer))
     if as_json:
-        click.echo(json.dumps({"note": CAVEAT, "images": answers}, indent=2))
+        tell(json.dumps({"note": CAVEAT, "images": answers}, indent=2))
     else:
-        click.echo(f"note: {CAVEAT}", err=True)
+        say(f"note: {CAVEAT}")
     if unread := sum("error" in answer for answer in answers):
         stop(f"error: {unread} of {len(answers)} images cannot be read", FAILED)
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..pipeline.store.printing import printable_lines
-from .exits import WRONG_USE, Command, say, sentences, stop
+from .exits import WRONG_USE, Command, say, sentences, stop, tell
 from .options import PATH, Share
 from .process import keep_freed_memory, share_cores
 
@@ -114,15 +113,15 @@ def main(
         document: Any = result.document
         if comparison is not None:
             document = {"runs": {name: one.result.document for name, one in found.items()}, "comparison": document}
-        click.echo(json.dumps(document, indent=2))
+        tell(json.dumps(document, indent=2))
         return
     from ..model.report.text import render_text
 
     width = max(MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None  # a line stays a line
-    click.echo(printable_lines(render_text(result, width)))
+    tell(render_text(result, width))
     page = (out or runs[0] / "eval" if not many else out) if runs or out else None
     if page is not None:
-        click.echo(f"\nreport: {page / 'report.html'}")
+        tell(f"\nreport: {page / 'report.html'}")
 
 
 def _check_use(

@@ -14,13 +14,17 @@ from typing import Any, NoReturn
 
 import click
 
-from ..pipeline.store.printing import printable
+from ..pipeline.store.printing import printable, printable_lines
 
 FAILED, WRONG_USE, DROPPED, INTERRUPTED = 1, 2, 3, 130  # 0: complete
 
 
 class Command(click.Command):
     """A command that Ctrl-C and SIGTERM end with a sentence and exit code 130 at any moment, while it imports too."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _printable_usage():
+            return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         with _interruptible():
@@ -34,8 +38,12 @@ class LazyGroup(click.Group):
         super().__init__(*arguments, **options)
         self._package, self._names = package, names
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _printable_usage():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        with _interruptible():
+        with _interruptible(), _printable_usage():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -57,9 +65,16 @@ def sentences(*, failed: tuple[type[Exception], ...], wrong_use: tuple[type[Exce
     try:
         yield
     except wrong_use as error:
-        stop(f"error: {error}", WRONG_USE)
+        stop(f"error: {_said(error)}", WRONG_USE)
     except failed as error:
-        stop(f"error: {error}", FAILED)
+        stop(f"error: {_said(error)}", FAILED)
+
+
+def _said(error: Exception) -> str:
+    """An error's text; of the system's own what and where, without the number that Python puts before them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def stop(sentence: str, code: int) -> NoReturn:
@@ -74,6 +89,21 @@ def stop(sentence: str, code: int) -> NoReturn:
 def say(text: str) -> None:
     """A line on standard error."""
     click.echo(printable(text), err=True)
+
+
+def tell(text: str) -> None:
+    """The result, on standard output; its own newlines stay. What came from outside is one line in it already."""
+    click.echo(printable_lines(text))
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """click quotes what was given: a pattern of the shell may have found files with such names."""
+    try:
+        yield
+    except click.UsageError as error:
+        error.message = printable(error.message)  # type: ignore[misc]
+        raise
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from typing import Any
 import click
 
 PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(1, 2**40)  # of samples and the like; a plan holds no larger one
+WORKERS = click.IntRange(0, 4096)
+SEED = click.IntRange(-(2**62), 2**62)
 
 
 class Share(click.FloatRange):

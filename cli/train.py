@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .exits import INTERRUPTED, Command, say, sentences, stop
+from .exits import INTERRUPTED, Command, say, sentences, stop, tell
 from .options import PATH
 from .process import keep_freed_memory, share_cores
 
@@ -83,7 +83,7 @@ def main(
             for line in conclude(read_worth(out, len(read_run(out).classes))):
                 say(line)
             say(f"the run is in {out}; next: {shlex.join(['bmrl-eval', str(out), '--shards', str(shards)])}")
-            click.echo(str(out))
+            tell(str(out))
 
 
 def _split(item: str) -> tuple[str, str]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+MOST_SHOWN = 80  # characters of a value that is refused
 INFINITE = "inf"  # JSON has no infinity
 OWN_SECTIONS = ("model", "losses", "equations")  # of an attributor's Config
 SECTIONS = (*OWN_SECTIONS, "train")
@@ -37,14 +38,16 @@ def setting(
     choices: tuple[str, ...] = (),
     at_least_zero: bool = False,
     positive: bool = False,
+    most: int | None = None,
     may_be_infinite: bool = False,
     from_view: FromView | None = None,
 ) -> Any:
-    """A dataclass field whose rule stands on it; `check_fields` holds values against it."""
+    """A dataclass field whose rule stands on it; `rules.check_config` holds values against it."""
     rule = {
         "choices": choices,
         "at_least_zero": at_least_zero,
         "positive": positive,
+        "most": most,
         "may_be_infinite": may_be_infinite,
         "from_view": from_view,
     }
@@ -163,16 +166,6 @@ def settings_of(config: RunConfig) -> Iterator[Setting]:
             yield Setting(section=section, name=field.name, value=getattr(part, field.name), rule=field.metadata)
 
 
-def check_config(config: RunConfig) -> None:
-    """Raises ValueError with one sentence for the first rule that is broken."""
-    for check in (_check_choice, _check_at_least_zero, _check_positive):
-        for one in settings_of(config):
-            if one.rule:
-                check(one)
-    config.own.check(config.train)
-    config.train.check()
-
-
 def replace_setting(config: RunConfig, key: str, value: Any) -> RunConfig:
     """The config with one field (section.name) changed; nothing is checked."""
     section, name = key.split(".")
@@ -249,26 +242,6 @@ def _from_json(value: Any) -> Any:
     return math.inf if value == INFINITE else value
 
 
-def _check_choice(one: Setting) -> None:
-    if (known := one.rule["choices"]) and one.value not in known:
-        raise ValueError(f"setting {one.key}: unknown {one.value!r}; known are {', '.join(known)}")
-
-
-def _check_at_least_zero(one: Setting) -> None:
-    if one.rule["at_least_zero"]:
-        _check_number(one, lambda value: value >= 0, "0 or more")
-
-
-def _check_positive(one: Setting) -> None:
-    if one.rule["positive"]:
-        _check_number(one, lambda value: value > 0, "more than 0")
-
-
-def _check_number(one: Setting, holds: Callable[[float], bool], what: str) -> None:
-    if not (holds(one.value) and (one.rule["may_be_infinite"] or math.isfinite(one.value))):
-        raise ValueError(f"setting {one.key}: {one.value} is not a number of {what}")
-
-
 def _parse(key: str, value: Any, current: Any) -> Any:
     """A value of the field's type, from a string of the command line or a Python value."""
     try:
@@ -281,4 +254,6 @@ def _parse(key: str, value: Any, current: Any) -> Any:
             return tuple(type(current[0])(part) for part in parts if part != "")
         return type(current)(value)
     except (KeyError, ValueError, TypeError):
-        raise ValueError(f"setting {key}: {value!r} is not {_describe(current)}") from None
+        given = repr(value)
+        shown = given if len(given) <= MOST_SHOWN else f"{given[:MOST_SHOWN]}..."
+        raise ValueError(f"setting {key}: {shown} is not {_describe(current)}") from None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, get_type_hints
 
 from .attributor import Attributor, LabelSpace
 from .attributors import load_spec
-from .config import OWN_SECTIONS, RunConfig, TrainConfig, check_config, override, section_from_json
+from .config import OWN_SECTIONS, RunConfig, TrainConfig, override, section_from_json
+from .rules import check_config
+from .size import check_size
 
 
 def resolve_config(
@@ -49,8 +52,16 @@ def config_from_json(document: Mapping[str, Any]) -> RunConfig:
 
 
 def from_config(config: RunConfig, classes: LabelSpace | Sequence[str] | int) -> Attributor:
-    """A freshly initialised attributor of these settings. Raises ValueError for fewer than two classes."""
+    """A freshly initialised attributor of these settings. Raises ValueError for fewer than two classes, and TooLargeError,
+    before anything is allocated, for one that does not fit into memory."""
+    make = maker(config, classes)
+    check_size(make)
+    return make()
+
+
+def maker(config: RunConfig, classes: LabelSpace | Sequence[str] | int) -> Callable[[], Attributor]:
+    """What makes it, on torch's default device. Raises ValueError for fewer than two classes."""
     labels = LabelSpace.of(classes)
     if len(labels) < 2:
         raise ValueError(f"an attributor needs at least two classes, got {len(labels)}")
-    return load_spec(config.attributor).attributor(config, labels)
+    return partial(load_spec(config.attributor).attributor, config, labels)

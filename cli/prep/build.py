@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..exits import DROPPED, say, sentences
-from ..options import PATH, Share, names
+from ..exits import DROPPED, say, sentences, tell
+from ..options import COUNT, PATH, SEED, WORKERS, Share, names
 
 if TYPE_CHECKING:
     from ...pipeline.sources import Walk
@@ -24,11 +24,9 @@ ADVICE = "images of one person belong into one split: name the person by --group
 @click.option("--root", type=PATH, help="Folder (or manifest file) of the sources.")
 @click.option("--views", help="Comma-separated: image,edge,noise,parsing,text (default: all five).")
 @click.option("--splits", help="Comma-separated: train,val,test (default: all).")
-@click.option("--limit", type=click.IntRange(min=1), help="Samples per generator and split.")
-@click.option("--shard-size", type=click.IntRange(min=1), help="Samples a shard (default: 256).")
-@click.option(
-    "--workers", type=click.IntRange(min=0), help="Parallel tasks (default: every core); 0: here, without Ray."
-)
+@click.option("--limit", type=COUNT, help="Samples per generator and split.")
+@click.option("--shard-size", type=COUNT, help="Samples a shard (default: 256).")
+@click.option("--workers", type=WORKERS, help="Parallel tasks (default: every core); 0: here, without Ray.")
 @click.option("--ray-address", help="Join this Ray cluster instead of starting a local Ray.")
 @click.option("--generators", type=PATH, help="YAML file with generators of your own.")
 @click.option("--resize", metavar="KERNEL", help="bilinear (antialiased, default), bicubic, area, or linear (aliases).")
@@ -58,7 +56,7 @@ ADVICE = "images of one person belong into one split: name the person by --group
 @click.option(
     "--split-by", type=click.Choice(["group", "stem"]), help="Of a folder without splits: what the hash takes (group)."
 )
-@click.option("--seed", type=int, help="Seed of the mixing of samples over shards (default: 0).")
+@click.option("--seed", type=SEED, help="Seed of the mixing of samples over shards (default: 0).")
 @click.option("--dry-run", is_flag=True, help="Print what would be built; write nothing under ROOT.")
 @click.option("--overwrite", is_flag=True, help="Remove the shard set in ROOT first.")
 def build(
@@ -102,7 +100,7 @@ def build(
             from ...pipeline.build.dry_run import describe_plan
 
             inspect = _alike_sources if DATASETS[dataset].grouped else None
-            click.echo(describe_plan(chosen, workers=workers, inspect=inspect))
+            tell(describe_plan(chosen, workers=workers, inspect=inspect))
             return
         with BuildBar() as bar:
             report = run_build(
@@ -142,16 +140,15 @@ def _say_built(out: Path, report: Any, max_failures: float) -> None:
     finished = report.finished
     if report.stage_seconds:
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(report.stage_seconds.items()))
-        click.echo(f"seconds per stage, summed over workers: {stages}", err=True)
-    click.echo(
+        say(f"seconds per stage, summed over workers: {stages}")
+    tell(
         f"{out}: {finished.num_samples} samples, {finished.num_dropped} dropped, {finished.num_bytes / 1e6:.1f} MB, "
         f"{report.computed} columns of shards written in {report.seconds:.1f} s"
     )
     total = finished.num_samples + finished.num_dropped
     if finished.num_dropped > max_failures * total:
-        click.echo(
+        say(
             f"warning: {finished.num_dropped} of {total} samples were dropped, more than --max-failures {max_failures}; "
-            f"the reasons are in {out / 'failures.parquet'}",
-            err=True,
+            f"the reasons are in {out / 'failures.parquet'}"
         )
         raise SystemExit(DROPPED)

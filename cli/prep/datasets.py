@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ..exits import tell
+
 
 @click.command()
 def datasets() -> None:
@@ -11,6 +13,4 @@ def datasets() -> None:
     from ...pipeline.sources import DATASETS
 
     for dataset in DATASETS.values():
-        click.echo(
-            f"{dataset.name}\n  layout:  {dataset.layout}\n  licence: {dataset.licence}\n  obtain:  {dataset.obtain}"
-        )
+        tell(f"{dataset.name}\n  layout:  {dataset.layout}\n  licence: {dataset.licence}\n  obtain:  {dataset.obtain}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..exits import sentences
+from ..exits import sentences, tell
 from ..options import PATH, names
 
 
@@ -30,7 +30,7 @@ def export(root: Path, views: str | None, reader: str | None, out: Path) -> None
             raise ExportError("give either --views or --for")
         if reader is not None:
             writers = {"deepfakebench": export_deepfakebench, "open_clip": export_open_clip}
-            click.echo(f"{out}: {writers[reader](ShardSet.open(root), out)} samples")
+            tell(f"{out}: {writers[reader](ShardSet.open(root), out)} samples")
             return
         count = export_tars(ShardSet.open(root), names(views) or (), out)
-    click.echo(f"{out}: {count} shards")
+    tell(f"{out}: {count} shards")

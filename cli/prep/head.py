@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from ..exits import sentences
-from ..options import PATH
+from ..exits import sentences, tell
+from ..options import COUNT, PATH
 
 
 @click.command()
 @click.argument("root", type=PATH)
-@click.option("-n", "count", type=click.IntRange(min=1), help="Samples to show (default: 5, and one of every source).")
+@click.option("-n", "count", type=COUNT, help="Samples to show (default: 5, and one of every source).")
 @click.option("--grid", type=PATH, metavar="FILE", help="Write all views of the samples side by side: png, jpg, webp.")
 def head(root: Path, count: int | None, grid: Path | None) -> None:
     """Show the first samples of a shard set and one of every other source; with --grid as a picture, one sample of every
@@ -24,7 +24,7 @@ def head(root: Path, count: int | None, grid: Path | None) -> None:
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(GridError,)):
         shard_set = ShardSet.open(root)
         if grid is None:
-            click.echo(describe_rows(shard_set, count))
+            tell(describe_rows(shard_set, count))
         else:
             write_grid(shard_set, count, grid)
-            click.echo(str(grid))
+            tell(str(grid))

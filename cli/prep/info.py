@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..exits import say, sentences
+from ..exits import say, sentences, tell
 from ..options import PATH
 
 
@@ -31,5 +31,5 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
             check_folder(card, root)
         document = describe(shard_set)
         if card is not None:
-            click.echo(f"dataset card: {write_card(shard_set, document, card)}", err=True)
-    click.echo(json.dumps(document, indent=2) if as_json else render(document))
+            say(f"dataset card: {write_card(shard_set, document, card)}")
+    tell(json.dumps(document, indent=2) if as_json else render(document))

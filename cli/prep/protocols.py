@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..exits import sentences
+from ..exits import sentences, tell
 from ..options import PATH
 
 
@@ -19,4 +19,4 @@ def protocols(root: Path | None) -> None:
 
     with sentences(failed=(ShardSetError,)):
         present = None if root is None else ShardSet.open(root).document["generators"]
-    click.echo(describe_protocols(present))
+    tell(describe_protocols(present))

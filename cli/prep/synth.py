@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..exits import WRONG_USE, sentences, stop
-from ..options import PATH
+from ..exits import WRONG_USE, say, sentences, stop, tell
+from ..options import PATH, SEED
 
 
 @click.command()
@@ -19,7 +19,7 @@ from ..options import PATH
 @click.option(
     "--sources", type=click.Choice(["seen", "all"]), default="all", show_default=True, help="Simulators to run."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def synth(real_dir: Path, out: Path, parser: str, sources: str, seed: int) -> None:
     """Run the simulated generators of the embedded dataset on photographs: an attribution benchmark of your own faces."""
     from ...pipeline.demo.photographs import synthesise
@@ -35,7 +35,5 @@ def synth(real_dir: Path, out: Path, parser: str, sources: str, seed: int) -> No
         with counting("simulating") as update:
             result = synthesise(real_dir, out, parse=network.labels, sources=sources, seed=seed, progress=update)
     for reason, count in sorted(result.dropped.items()):
-        click.echo(f"left out: {count} ({reason})", err=True)
-    click.echo(
-        f"{out}: {result.num_images} images from {result.num_photographs} photographs; build {result.manifest.parent}"
-    )
+        say(f"left out: {count} ({reason})")
+    tell(f"{out}: {result.num_images} images from {result.num_photographs} photographs; build {result.manifest.parent}")

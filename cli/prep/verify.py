@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ...pipeline.store.printing import printable
-from ..exits import FAILED, sentences, stop
+from ..exits import FAILED, sentences, stop, tell
 from ..options import PATH
 
 
@@ -30,7 +30,7 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
             )
         damages = run_verify(root, deep=deep, source_root=source_root)
     for damage in damages:
-        click.echo(printable(f"{damage.path}: {damage.problem}"))
+        tell(printable(f"{damage.path}: {damage.problem}"))
     if damages:
         stop(
             f"{root}: {len(damages)} damaged, missing or extra files; take them away (but for plan.*) and run the same build "
@@ -44,4 +44,4 @@ def verify(root: Path, deep: bool, source_root: Path | None) -> None:
             if source_root
             else "; image and parsing need --root"
         )
-    click.echo(f"{root}: complete and undamaged ({checked})")
+    tell(f"{root}: complete and undamaged ({checked})")

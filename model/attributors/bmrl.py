@@ -29,6 +29,7 @@ from ..losses import CenterLoss, SamplePairAttention, contrastive_loss, kl_loss
 
 SIDE = 224  # pixels a side of image, edge and parsing
 CHANNELS = {"image": 3, "edge": 1, "noise": 3}  # of the visual views
+MOST_BLOCKS = 256  # of one encoder: Python objects, which no estimate of bytes sees
 PATCH = FromView(
     view="noise", param="patch_size", phrase="noise patches of {} pixels", short="patches of {}", option="--patch-size"
 )
@@ -39,20 +40,20 @@ class Sizes:
     """Sizes of BMRL."""
 
     dim: int = setting(512, positive=True)  # d
-    depth: int = setting(6, positive=True)  # Q, transformer blocks of each visual and parsing encoder
+    depth: int = setting(6, positive=True, most=MOST_BLOCKS)  # Q, transformer blocks of each visual and parsing encoder
     heads: int = setting(8, positive=True)
     mlp: int = setting(1024, positive=True)  # hidden size of the visual blocks
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
-    convs: tuple[int, ...] = (3, 3, 3, 4, 4)
+    convs: tuple[int, ...] = setting((3, 3, 3, 4, 4), most=MOST_BLOCKS)
     # The backbones' first convolution halves the map, its stage has no pool (not the paper's).
     strided_stem: bool = False
     highpass_stem: bool = False  # start the first filters over colours (image, parsing) at zero mean (not the paper's)
     noise_widths: tuple[int, ...] = (32, 64)
-    noise_convs: tuple[int, ...] = (3, 3)
+    noise_convs: tuple[int, ...] = setting((3, 3), most=MOST_BLOCKS)
     tokens: int = 1  # of a 7x7 map: 1 as in the papers, or 49
     noise_tokens: int = 1
     patch_size: int = setting(112, from_view=PATCH)  # p
-    text_depth: int = setting(6, positive=True)  # L
+    text_depth: int = setting(6, positive=True, most=MOST_BLOCKS)  # L
     text_heads: int = setting(8, positive=True)
     text_mlp: int = setting(2048, positive=True)
     views: tuple[str, ...] = ("image", "edge", "noise")  # visual encoders that are on: AE, EE, NE

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from PIL import Image
 
+from ...pipeline.store.printing import printable
 from ..evaluation.result import Result
 from . import plots
 from .text import write
@@ -50,6 +51,7 @@ def render_tables(title: str, result: Result) -> bytes:
 def _template(name: str) -> Template:
     environment = Environment(
         autoescape=True,
+        finalize=_on_a_line,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -60,6 +62,11 @@ def _template(name: str) -> Template:
 
 def _read_template(name: str) -> str:
     return files(__package__).joinpath(f"{name}.html.j2").read_text(encoding="utf-8")
+
+
+def _on_a_line(value: Any) -> Any:
+    """Before a text is escaped for HTML: no newline, control character or mark of direction of a name reaches the page."""
+    return printable(value) if isinstance(value, str) else value
 
 
 def _png(rgb: npt.NDArray[np.uint8]) -> str:

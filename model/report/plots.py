@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...pipeline.store.printing import printable
+
 PUBLISHED_REJECTION = {"0.7": 0.3064, "0.9": 0.6631}  # averages of BMRL's row in its Table 1
 CURVES, SQUARE = (11.0, 4.0), (7.5, 6.5)  # inches
+MAX_LABEL = 40  # characters of a name beside an axis
 
 
 def draw(plot: Callable[[Any, Any], None], data: Any, size: tuple[float, float]) -> str:
@@ -52,6 +55,12 @@ def plot_curves(figure: Any, metrics: list[dict[str, Any]]) -> None:
     accuracies.legend(fontsize=8)
 
 
+def shorten(name: str) -> str:
+    """As it stands beside an axis: one line, and no picture as wide as the name."""
+    shown = printable(name)
+    return shown if len(shown) <= MAX_LABEL else f"{shown[: MAX_LABEL - 3]}..."
+
+
 def _smooth(values: list[float], width: int = 20) -> npt.NDArray[np.float64]:
     padded = np.concatenate([np.full(width - 1, values[0]), np.array(values, dtype=np.float64)])
     return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
@@ -63,7 +72,7 @@ def plot_confusion(figure: Any, confusion: dict[str, Any]) -> None:
     counts = np.array(confusion["counts"], dtype=np.float64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    classes = confusion["classes"]
+    classes = [shorten(name) for name in confusion["classes"]]
     axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8, parse_math=False)  # $ is a $
     axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
     axes.set(xlabel="attributed to", ylabel="true source", title="seen test images, share of each row")

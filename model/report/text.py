@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...pipeline.store.printing import printable
 from ..evaluation.result import Cell, Column, Figure, Result, Table, percent
 from .fit import fit_rows, wrap
 
@@ -28,21 +29,21 @@ def render_table(table: Table, width: int | None = None) -> list[str]:
         titles = [column.title for column in table.columns]
         rows = [[write(cell, c) for cell, c in zip(row, table.columns, strict=True)] for row in table.rows]
         lines = fit_rows([titles, *rows], table.columns, width) if titles else []
-        return [*lines, *(line for note in table.notes for line in wrap(note, width))]
+        return [*lines, *(line for note in table.notes for line in wrap(printable(note), width))]
     if table.columns:
         lines.append(_line([column.title for column in table.columns], table.columns))
         lines += [
             _line([write(cell, c) for cell, c in zip(row, table.columns, strict=True)], table.columns)
             for row in table.rows
         ]
-    return [*lines, *table.notes]
+    return [*lines, *map(printable, table.notes)]
 
 
 def write(cell: Cell, column: Column) -> str:
     """A cell as it is read: a figure by its column's unit."""
     if isinstance(cell, Figure):
         return NOT_MEASURED if cell.value is None else FORMATS[column.unit](cell.value)
-    return cell
+    return printable(cell)
 
 
 def _line(cells: list[str], columns: tuple[Column, ...]) -> str:

@@ -14,11 +14,12 @@ import torch
 from ...pipeline.store.local import canonical_json, write_readable_json
 from ...pipeline.store.reading import read_file
 from ..attributor import Attributor, LabelSpace
-from ..config import RunConfig, check_config, config_to_json
+from ..config import RunConfig, config_to_json
 from ..documents import SCHEMA_VERSION, read_calibration, read_config, read_record
 from ..errors import RunError
 from ..evaluation.worth import Worth, worth_of
 from ..resolve import config_from_json, from_config
+from ..rules import check_config
 from ..training.checkpoint import load_weights
 from ..training.metrics import METRICS_BYTES
 

@@ -15,6 +15,7 @@ import torch
 from ...pipeline.loading.device_loader import DeviceLoader
 from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
+from ...pipeline.store.memory import TooLargeError
 from ..attributor import LabelSpace
 from ..config import RunConfig, full_key
 from ..errors import RunError, StoppedError, TrainingError, WrongUseError
@@ -27,6 +28,7 @@ from .claim import hold, prepare
 from .device import choose_device
 from .folder import Run
 from .halves import halves
+from .memory import check_training
 from .views import follow_views
 
 VALIDATION_BATCH = 64
@@ -138,11 +140,14 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     )
     settings = config.train
     torch.manual_seed(settings.seed)
+    share = _share(settings.batch_size, settings.accumulate, world)
     try:
+        check_training(config, labels, train_rows, samples=min(share, len(train_rows)), device=device)
         model = from_config(config, labels)
+    except TooLargeError as error:
+        raise TrainingError(f"{error}; use a smaller --preset, --batch-size or --set, or --set accumulate") from error
     except ValueError as error:
         raise WrongUseError(str(error)) from error
-    share = _share(settings.batch_size, settings.accumulate, world)
     model.to(device)
     use_channels_last(model)
     if settings.compile:

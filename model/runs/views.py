@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 from ...pipeline.shardset import ShardSet, ShardSetError
 from ..attributor import Attributor
-from ..config import RunConfig, check_config, replace_setting, settings_of
+from ..config import RunConfig, replace_setting, settings_of
 from ..errors import WrongUseError
+from ..rules import check_config
 
 
 def check_views(model: Attributor, shard_set: ShardSet) -> None:

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ...pipeline.store.local import link_or_copy, remove_temporaries, write_bytes, write_readable_json
-from ...pipeline.store.reading import check_safetensors
+from ...pipeline.store.memory import TooLargeError, check_memory
+from ...pipeline.store.reading import check_no_link, check_safetensors
 from ..attributor import Attributor
 from ..documents import read_state
 from ..errors import RunError
@@ -32,9 +33,18 @@ def save_weights(model: Attributor, path: Path, *, meaning: str | None = None) -
     write_bytes(path, save(tensors, metadata), hashed=False)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file. Raises OSError and SafetensorError; the header's length is held against the file."""
+def _check_file(path: Path) -> None:
+    """Raises OSError for what is no safetensors file, RunError for one that does not fit into memory."""
     check_safetensors(path)
+    try:
+        check_memory(path.stat().st_size, "its tensors")
+    except TooLargeError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file. Raises OSError, SafetensorError and RunError."""
+    _check_file(path)
     return load_file(path)
 
 
@@ -44,7 +54,7 @@ def load_weights(model: Attributor, path: Path, *, meaning: str | None = None) -
     Raises RunError where it is absent, damaged, of another architecture or class list, or means something else than `meaning`
     (None: not compared)."""
     try:
-        check_safetensors(path)
+        _check_file(path)
         with safe_open(path, framework="pt") as file:
             said = (file.metadata() or {}).get(MEANING)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
@@ -80,6 +90,7 @@ class Checkpoints:
         self, model: Attributor, optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Any]
     ) -> None:
         """names: of the optimizer's parameters, in its order."""
+        check_no_link(self.run, FOLDER, of="a run")
         self.folder.mkdir(exist_ok=True)
         step = int(state["step"])
         weights, moments = self.folder / f"{step:08d}.safetensors", self.folder / f"{step:08d}-optimizer.safetensors"
@@ -99,6 +110,8 @@ class Checkpoints:
         load_weights(model, self.folder / state["weights"], meaning=self.meaning)
         try:
             _load_moments(optimizer, names, read_tensors(self.folder / state["optimizer"]))
+        except RunError:
+            raise
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"{self.folder / state['optimizer']} is damaged ({error}); train again") from error
         return state

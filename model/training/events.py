@@ -24,6 +24,9 @@ def _table() -> list[int]:
 _CRC = _table()
 
 
+LARGEST = 3.4028234e38  # that a float32 holds; no NaN is below it
+
+
 def crc32c(data: bytes) -> int:
     crc = 0xFFFFFFFF
     for byte in data:

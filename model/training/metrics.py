@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from ...pipeline.store.local import write_bytes
-from ...pipeline.store.reading import read_file
+from ...pipeline.store.reading import check_no_link, read_file
 from ..documents import read_record
 from . import events
 
@@ -45,6 +44,8 @@ class MetricsLog:
 def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
     """The log of a run that stands at a checkpoint: lines after it are dropped, steps beyond it and validations of epochs
     not finished by it; the event file is written anew from what is left."""
+    for name in (NAME, EVENTS):
+        check_no_link(run, name, of="a run")
     lines, kept = _read(run / NAME), []
     for line, record in lines:
         if record is not None and (record["step"] <= step if "step" in record else record["epoch"] < epoch):
@@ -69,7 +70,7 @@ def _read(path: Path) -> list[tuple[bytes, dict[str, Any] | None]]:
 def _event(record: dict[str, Any], step: int) -> bytes:
     part = "train" if "step" in record else "validation"
     values = {f"{part}/{name}": float(value) for name, value in record.items() if name != "step"}
-    return events.scalars(step, {tag: value for tag, value in values.items() if math.isfinite(value)})
+    return events.scalars(step, {tag: value for tag, value in values.items() if abs(value) <= events.LARGEST})
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

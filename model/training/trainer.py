@@ -22,7 +22,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ..attributor import Attributor
 from ..config import TrainConfig
-from ..errors import TrainingError
+from ..errors import RunError, TrainingError
 from ..inputs import Batch, flip, to_device
 from .checkpoint import Checkpoints, save_weights
 from .distributed import World, any_of, average, average_gradients, same_everywhere
@@ -348,7 +348,10 @@ class Trainer:
         if self.world.writes:
             with self._writing():
                 self._checkpoints.relink(state)
-        self._train.load_state_dict(state["loader"])
+        try:
+            self._train.load_state_dict(state["loader"])
+        except ValueError as error:
+            raise RunError(f"{self.run} was trained otherwise: {error}; train into another --out") from error
         if self._other is not None:  # it stands where the first one does, in its own order
             self._other.load_state_dict({**state["loader"], "seed": self._other.state_dict()["seed"]})
         self._best_nll = math.inf if state["best_val_nll"] is None else state["best_val_nll"]

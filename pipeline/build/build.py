@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 
-from ..shards.finish import Finished, begin_changes, finalise, is_finished
-from ..shards.names import DATASET_JSON
+from ..shards.complete import read_finished
+from ..shards.finish import Finished, begin_changes, finalise
 from ..shards.plan import PlanError, write_plan
 from ..store.local import NO_LOCKS, RootBusyError, lock_root, remove_temporaries
-from ..store.reading import read_within
 from .clear import clear
 from .options import BuildOptions, RunSettings
 from .ray_runner import run_on_ray
@@ -66,8 +63,8 @@ def _build_locked(
         check_space(options.out, plan, {shard: rows_per_shard[shard] for shard in missing}, missing)
     remove_temporaries(options.out)  # not in a folder that `resolve` refuses: there they are somebody else's
     report = BuildReport(finished=Finished(num_samples=0, num_dropped=0, num_bytes=0), num_planned=plan.rows.num_rows)
-    complete = not (intake.is_new or missing) and is_finished(options.out, plan)
-    if not complete:
+    finished = None if intake.is_new or missing else read_finished(options.out, plan)
+    if finished is None:
         begin_changes(options.out)
         write_plan(options.out, plan)  # on resume the same bytes again, in place of ones that were damaged or edited
     if missing:
@@ -78,16 +75,7 @@ def _build_locked(
         else:
             run_on_ray(tasks, tally, run, on_message=on_message)
     remove_temporaries(options.out)  # of workers that a killed driver left running
-    report.finished = _describe(options.out) if complete else finalise(options.out, plan)
+    report.finished = finished or finalise(options.out, plan)
     report.seconds = time.perf_counter() - start
     write_log(options.out, report)
     return report
-
-
-def _describe(root: Path) -> Finished:
-    document = json.loads(read_within(root, DATASET_JSON))
-    return Finished(
-        num_samples=document["counts"]["samples"],
-        num_dropped=document["counts"]["dropped"],
-        num_bytes=sum(sum(shard["bytes"].values()) for shard in document["shards"]),
-    )

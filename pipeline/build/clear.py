@@ -29,7 +29,7 @@ def clear(out: Path) -> None:
         + [
             f"{folder.name}/{entry.name}"
             for folder in entries
-            if folder.name in VIEWS and folder.is_dir()
+            if folder.name in VIEWS and folder.is_dir() and not folder.is_symlink()
             for entry in folder.iterdir()
             if not entry.name.startswith(TEMPORARY_PREFIX) and not is_column_file(f"{folder.name}/{entry.name}")
         ]
@@ -41,7 +41,7 @@ def clear(out: Path) -> None:
     for entry in out.iterdir():
         if entry.name == LOG:
             continue
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()

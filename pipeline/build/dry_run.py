@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..sources import DATASETS, SourceRow, Walk
 from ..sources.layout import Layout
 from ..sources.rows import SPLITS
+from ..store.printing import printable
 from ..store.reading import read_file
 from ..views import VIEWS
 from ..views.errors import UnreadableImageError
@@ -66,7 +67,7 @@ def describe_plan(
         + (", too little" if total > free else "")
     )
     lines.append(_time_line(intake, samples, (os.cpu_count() or 1) if workers is None else max(1, workers)))
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _found_lines(tree: Layout | None, rows: list[SourceRow]) -> Iterator[str]:

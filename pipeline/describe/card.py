@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from ..shards.names import tar_name
 from ..shardset import ShardSet, is_within
 from ..store.local import write_bytes
+from ..store.printing import printable
 from ..store.reading import TEXT_BYTES, read_file
 from ..views import VIEWS
 from ..views.column import ViewPlan
@@ -76,7 +78,7 @@ def card_data(shard_set: ShardSet, info: dict[str, Any]) -> dict[str, Any]:
     synthetic = sum(facts["synthetic"] for facts in provenance["per_generator"].values())
     data: dict[str, Any] = {
         **_licence(list(provenance["licences"])),
-        "pretty_name": f"bmrl shards of {info['name']}",
+        "pretty_name": f"bmrl shards of {printable(info['name'])}",
         "task_categories": ["image-classification"],
         "size_categories": [next((name for name, limit in _SIZES if info["samples"] < limit), "100M<n<1B")],
         "tags": [
@@ -124,7 +126,7 @@ def _body(shard_set: ShardSet, info: dict[str, Any]) -> str:
     shared = info["audit"]["shared_groups"]
     blocks = [
         MARK,
-        f"# bmrl shards of {info['name']}",
+        f"# bmrl shards of {_escaped(info['name'])}",
         _purpose(info),
         f"Data digest: `{info['root_digest']}`.",
         f"![Views of an image of up to {GRID_ROWS} sources: image, edge, noise, parsing, text]({GRID})"
@@ -150,7 +152,7 @@ def _body(shard_set: ShardSet, info: dict[str, Any]) -> str:
         _table(
             ["view", "array", "MB", "digest"],
             [
-                [name, _array(shard_set.plans[name]), f"{view['bytes'] / 1e6:.1f}", f"`{view['digest'][:16]}`"]
+                [name, _array(shard_set.plans[name]), f"{view['bytes'] / 1e6:.1f}", _Code(view["digest"][:16])]
                 for name, view in info["views"].items()
             ],
         ),
@@ -230,10 +232,21 @@ def _simulators(simulators: dict[str, Any]) -> list[str]:
 
 def _table(head: list[str], rows: list[list[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_escaped(str(cell)) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+class _Code(str):
+    """Shown as it is: a hash."""
+
+
+def _cell(value: Any) -> str:
+    return f"`{value}`" if isinstance(value, _Code) else _escaped(str(value))
 
 
 def _escaped(text: str) -> str:
     """Names come from files and folders: they must not become markup."""
-    plain = text.replace("\n", " ").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([|\[\]*\\])", r"\\\1", plain)
+    plain = html.escape(printable(text), quote=False)
+    plain = re.sub(r"([\\`*_\[\]#|~$!])", r"\\\1", plain)
+    return (
+        plain.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "&#64;")
+    )  # no links of their own

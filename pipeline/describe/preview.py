@@ -20,6 +20,7 @@ CELL = PICTURE_SIDE  # pixels a side of one view in a grid
 
 
 LINE = 18  # pixels above each sample, for its name
+MAX_NAME = 300  # characters of a line, more than are seen
 NUM_ROWS = 5  # samples that are shown where nobody says how many
 MAX_SIDE = 16_384  # pixels of a picture; many programs open nothing larger
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -89,7 +90,8 @@ def write_grid(shard_set: ShardSet, count: int | None, path: Path) -> None:
     for number, (row, views) in enumerate(zip(rows, pictures, strict=True)):
         top = number * (CELL + LINE)
         record = shard_set.index.slice(row, 1).to_pylist()[0]
-        draw.text((4, top + 3), f"{record['generator']}   {record['split']}   {record['key']}", fill="black")
+        name = printable(f"{record['generator']}   {record['split']}   {record['key']}")[:MAX_NAME]
+        draw.text((4, top + 3), name, fill="black")
         for column, view in enumerate(VIEWS):
             if view in views:
                 canvas.paste(Image.fromarray(views[view]), (column * CELL, top + LINE))

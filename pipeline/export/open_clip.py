@@ -7,7 +7,8 @@ from pathlib import Path
 
 import webdataset as wds
 
-from ..shards.tars import read_members
+from ..shards.arrays import stored_array
+from ..shards.tars import DamagedShardError, read_members
 from ..shardset import ShardSet
 from ..store.local import AtomicFile, write_json
 from ..views.codec import encode_png
@@ -38,8 +39,13 @@ def export_open_clip(shard_set: ShardSet, out: Path) -> int:
             pictures = read_members(shard_set.root, image, plan.suffix)
             captions = read_members(shard_set.root, text, "txt")
             for key, picture, lines in zip(image["keys"], pictures, captions, strict=True):
-                png = picture if plan.suffix == "png" else encode_png(plan.decode(picture))
-                caption = ", ".join(line for line in lines.decode().splitlines() if line)
+                try:
+                    array = stored_array(plan, picture)
+                    caption = ", ".join(line for line in lines.decode().splitlines() if line)
+                except ValueError as error:
+                    problem = f"{shard_set.root}: {key} of shard {shard['name']} is damaged: {error}"
+                    raise DamagedShardError(f"{problem}; run `bmrl-prep verify --deep`") from error
+                png = picture if plan.suffix == "png" else encode_png(array)
                 tar.write({"__key__": key, "png": png, "txt": caption.encode()})
             tar.close()
             file.commit()

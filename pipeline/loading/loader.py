@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 
 from ..shards.selection import Selection
 from ..shards.tars import DamagedShardError
+from ..store.memory import check_memory
 from ..views import VIEWS
 from .batch_memory import BatchMemory
 from .order import balanced_order, epoch_order
@@ -26,6 +28,7 @@ from .reader import CHECKS, ColumnReader
 
 Batch = dict[str, Any]
 READ_AHEAD = 2  # batches a thread
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +82,16 @@ class Loader:
             for view in settings.views
             if plans[view].array
         }
+        most = min(settings.batch_size, len(index))  # of a batch
+        keep = READ_AHEAD * max(1, settings.num_threads) + 2  # batches, with those that the caller and the threads hold
+        held = min(keep, -(-len(index) // most)) if most else 0
+        sample = sum(prod(reader.shape) * reader.dtype.itemsize for reader in self._readers.values())
+        check_memory(held * most * sample, f"{held} batches of {most} samples")
         self._memory = {
             view: BatchMemory(
-                (settings.batch_size, *reader.shape),
+                (most, *reader.shape),
                 reader.dtype,
-                keep=READ_AHEAD * max(1, settings.num_threads) + 2,  # with those that the caller and the threads hold
+                keep=keep,
                 pinned=settings.pin_memory,
             )
             for view, reader in self._readers.items()
@@ -220,7 +228,7 @@ def _check(shard_set: Selection, settings: LoaderSettings) -> None:
         )
     if settings.check not in CHECKS:
         raise ValueError(f"unknown check {settings.check!r}; known are {', '.join(CHECKS)}")
-    if settings.num_threads < 0 or (settings.window is not None and settings.window < 1):
+    if not 0 <= settings.num_threads <= MAX_THREADS or (settings.window is not None and settings.window < 1):
         raise ValueError(f"num_threads {settings.num_threads} or window {settings.window}: out of range")
     if settings.pin_memory and not torch.cuda.is_available():
         raise ValueError("pin_memory needs a CUDA device, and torch finds none; leave it out")

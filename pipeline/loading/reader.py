@@ -80,7 +80,7 @@ class _Shard(ABC):
     def __init__(self, root: Path, plan: ViewPlan, name: tuple[str, str], sidecar_sha256: str) -> None:
         self.path = root / tar_name(*name)
         self._plan = plan
-        sidecar = _checked_sidecar(root, sidecar_name(*name), plan, sidecar_sha256)
+        sidecar = _checked_sidecar(root, name, plan, sidecar_sha256)
         self.keys = [sys.intern(key) for key in sidecar["keys"]]  # one string for all views
         self._xxh3: str = sidecar["xxh3_128"]
         members = np.array(sidecar["members"].get(plan.suffix, []), dtype=np.int64).reshape(-1, 2)
@@ -168,10 +168,10 @@ class _CodedShard(_Shard):
         return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8)
 
 
-def _checked_sidecar(root: Path, name: str, plan: ViewPlan, sha256: str) -> Sidecar:
-    path = root / name
+def _checked_sidecar(root: Path, name: tuple[str, str], plan: ViewPlan, sha256: str) -> Sidecar:
+    path = root / sidecar_name(*name)
     try:
-        data = read_within(root, name)
+        data = read_within(root, sidecar_name(*name))
     except OSError as error:
         raise DamagedShardError(f"{path} cannot be read: {error.strerror}; run `bmrl-prep verify`") from error
     if hashlib.sha256(data).hexdigest() != sha256:
@@ -186,6 +186,8 @@ def _checked_sidecar(root: Path, name: str, plan: ViewPlan, sha256: str) -> Side
         check_sidecar(sidecar, plan.name)
     except DocumentError as error:
         raise DamagedShardError(f"{path} is damaged: {error}; run `bmrl-prep verify`") from error
+    if (sidecar["view"], sidecar["shard"]) != name:
+        raise DamagedShardError(f"{path} is that of {sidecar['view']}/{sidecar['shard']}; run `bmrl-prep verify`")
     if sidecar["digest"] != plan.digest:
         raise DamagedShardError(f"{path} is of another build (digest {sidecar['digest'][:12]})")
     return sidecar

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tarfile
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -15,6 +16,7 @@ from ..views.codec import CODECS
 from ..views.column import ViewPlan, array_bytes
 from ..views.view import View, rows_view
 
+BLOCK = tarfile.BLOCKSIZE
 MAX_SAMPLE_BYTES = 2**24  # of an array view; the largest of ours takes 150 kB
 Count = Annotated[int, Meta(ge=0, lt=2**48)]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -107,8 +109,8 @@ class _Sidecar(Struct, frozen=True, forbid_unknown_fields=True):
     digest: Digest
     num_samples: Count
     bytes: Count
-    sha256: Digest
-    xxh3_128: Digest
+    sha256: MaybeHash
+    xxh3_128: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")]
     keys: list[Key]
     keys_sha256: Digest
     members: dict[str, list[Span]]
@@ -147,6 +149,26 @@ def check_sidecar(document: Any, view: str) -> None:
     for suffix, spans in document["members"].items():
         if len(spans) != count:
             raise DocumentError(f"it has {len(spans)} members {suffix!r} of {count} samples")
+    if count:
+        _check_members(document, VIEWS[view])
+
+
+def _check_members(document: Mapping[str, Any], view: View) -> None:
+    """The suffixes are those of one of the view's codecs, an allow-list without any pickle; and the members follow each other as
+    they are written, sample by sample, with nothing between them."""
+    members = document["members"]
+    known = [set(view.members)] if view.array is None else [{view.suffix(codec)} for codec in view.codecs.values()]
+    if set(members) not in known:
+        strange = sorted(set(members) - set().union(*known)) or sorted(members)
+        raise DocumentError(
+            f"its members are {', '.join(map(repr, strange))[:100]}, which the view {view.name} does not store"
+        )
+    end = 0
+    for spans in zip(*(members[suffix] for suffix in sorted(members)), strict=True):
+        for offset, size in spans:
+            if offset != end + BLOCK:
+                raise DocumentError(f"the member at byte {offset} does not follow the one before it")
+            end = offset + size + -size % BLOCK
 
 
 def check_plan(document: Any) -> None:

@@ -21,7 +21,7 @@ from ..views.column import ViewPlan, ordered
 from ..views.view import rows_view
 from .names import DATASET_JSON, FAILURES, INDEX, SUMS, TABLES, UNFINISHED, sidecar_name, tar_name
 from .plan import SCHEMA_VERSION, Plan
-from .sums import read_sums, write_sums
+from .sums import write_sums
 from .tars import Sidecar, check_planned, read_sidecar
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
@@ -97,19 +97,6 @@ def finalise(root: Path, plan: Plan) -> Finished:
         num_dropped=num_dropped,
         num_bytes=sum(sum(shard["bytes"].values()) for shard in gathered.shards),
     )
-
-
-def is_finished(root: Path, plan: Plan) -> bool:
-    """Whether what `finalise` writes is there, undamaged, and names every column file of the plan."""
-    try:
-        sums = read_sums(root)
-        if any(file_sha256(root / name) != sums.pop(name) for name in TABLES):
-            return False
-    except (OSError, ValueError, KeyError):
-        return False
-    return {name for name in sums if name.endswith(".json")} == {
-        sidecar_name(view, shard) for view in plan.views for shard in plan.shards
-    }
 
 
 def begin_changes(root: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..parsers.choice import choice_of
-from ..store.local import TEMPORARY_PREFIX, file_sha256
+from ..store.local import TEMPORARY_PREFIX, file_digests, file_sha256
 from ..store.reading import open_regular, read_file
 from ..views import VIEWS
 from ..views.column import ViewPlan
@@ -172,9 +172,14 @@ def _check_tar(
     if not deep:
         return []
     try:
-        if file_sha256(path) != sidecar["sha256"]:
+        sha256, xxh3 = file_digests(path)
+        if sha256 != sidecar["sha256"]:
             return [Damage(name, "damaged: its sha256 is not the sidecar's")]
+        if xxh3 != sidecar["xxh3_128"]:  # what the loader and an export compare
+            return [Damage(sidecar_name(sidecar["view"], sidecar["shard"]), f"its xxh3 is not that of {name}")]
         return _check_members(path, name, plan, sidecar)
+    except tarfile.TarError as error:
+        return [Damage(name, f"is no tar: {error}")]
     except OSError as error:
         return [_unreadable(name, error)]
 

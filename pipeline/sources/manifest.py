@@ -28,6 +28,7 @@ from .rows import (
 
 REQUIRED = ("path", "generator")
 OPTIONAL = ("kind", "family", "split", "group", "source_id", "synthetic", "licence")
+_MAX_BITS = 64  # of a number that names an identity; Python writes none of thousands of digits
 FILE_NAMES = ("manifest.parquet", "manifest.csv", "manifest.jsonl")
 
 
@@ -173,4 +174,19 @@ def _read_jsonl(file: Path) -> pa.Table:
         if not isinstance(record, dict):
             raise ValueError(f"row {number} is no object of column names and values")
     names = list(dict.fromkeys(name for record in records for name in record))  # pyarrow takes the first row's alone
-    return pa.table({name: [record.get(name) for record in records] for name in names})
+    return pa.table({name: _jsonl_column(records, name) for name in names})
+
+
+def _jsonl_column(records: list[dict[str, Any]], name: str) -> pa.Array:
+    """Texts, or truths where all are; of a column that nobody reads nothing."""
+    values = [record.get(name) for record in records]
+    if name not in (*REQUIRED, *OPTIONAL):
+        return pa.nulls(len(values))
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, str | int | float | None):
+            raise ValueError(f"row {number}: {name} is no text, number, true or false")
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise ValueError(f"row {number}: {name} is a number of {value.bit_length()} bits")
+    if all(isinstance(value, bool | None) for value in values):
+        return pa.array(values, pa.bool_())
+    return pa.array([None if value is None else str(value) for value in values], pa.string())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -23,7 +24,12 @@ def parse_json(data: bytes, *, non_finite: bool = False) -> Any:
 
 
 def check_schema(document: Any, kind: Any) -> None:
-    """Raises DocumentError where a value is none of `kind` (msgspec's types): nothing is converted but int to float."""
+    """Raises DocumentError where a value is none of `kind` (msgspec's types): nothing is converted but int to float. A dataclass
+    takes no other names than its fields."""
+    if dataclasses.is_dataclass(kind) and isinstance(document, dict):
+        fields = {field.name for field in dataclasses.fields(kind)}
+        if unknown := sorted(set(document) - fields):
+            raise DocumentError(f"{unknown[0]!r} is none of {', '.join(sorted(fields))}")
     try:
         msgspec.convert(document, kind)
     except RecursionError:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from .reading import open_regular, read_file
+from .reading import check_no_link, check_regular, open_regular, read_file
 
 TEMPORARY_PREFIX = ".tmp-"
 LOG = ".log"  # the folder of the lock and of what is outside a folder's identity
@@ -166,11 +166,17 @@ def link_or_copy(source: Path, path: Path) -> None:
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file."""
-    digest = hashlib.sha256()
+    return file_digests(path)[0]
+
+
+def file_digests(path: Path) -> tuple[str, str]:
+    """Hex digests of a file in one read: sha256, xxh3_128."""
+    sha256, xxh3 = hashlib.sha256(), xxhash.xxh3_128()
     with open_regular(path) as file:
         while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+            sha256.update(chunk)
+            xxh3.update(chunk)
+    return sha256.hexdigest(), xxh3.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
@@ -183,7 +189,7 @@ def sync_folder(folder: Path) -> None:
 
 def remove_temporaries(root: Path) -> None:
     """Delete what killed writers left behind in a ROOT; called under the lock."""
-    for folder in (root, *(path for path in root.iterdir() if path.is_dir())):
+    for folder in (root, *(path for path in root.iterdir() if path.is_dir() and not path.is_symlink())):
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
             if not path.is_dir():  # no writer makes one
                 path.unlink(missing_ok=True)
@@ -193,23 +199,28 @@ class RootBusyError(RuntimeError):
     """Another process holds the folder; the text names it."""
 
 
+_HOLDER_BYTES = 300  # a pid and the name of a host
 NO_LOCKS = "warning: {folder} is on a file system without locks; nothing keeps a second process from writing there"
 
 
 @contextmanager
 def lock_root(root: Path, *, doing: str = "built") -> Iterator[bool]:
     """Hold ROOT for one builder (a training's RUN: doing="trained"). The kernel drops the lock with the process, so one
-    that was killed blocks nobody. Yields False where the file system has no locks (NFS without a lock service)."""
+    that was killed blocks nobody. Yields False where the file system has no locks (NFS without a lock service). Raises
+    NotRegularError where a link or a pipe stands in the place of the lock: it would be written wherever that leads."""
     log = root / LOG
+    check_no_link(root, f"{LOG}/lock", of=f"{LOG} of what is being {doing}")
     log.mkdir(parents=True, exist_ok=True)
-    with (log / "lock").open("a+") as file:
+    if (log / "lock").exists():
+        check_regular(log / "lock")
+    with (log / "lock").open("a+b") as file:
         try:
             held = _take(file)
         except (BlockingIOError, PermissionError):  # EACCES: what NFS may say of a lock that is taken
             raise RootBusyError(f"{root} is being {doing} by {_holder(file)}; wait for it to end, or stop it") from None
         file.seek(0)
         file.truncate()
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
         file.flush()
         yield held
 
@@ -217,7 +228,8 @@ def lock_root(root: Path, *, doing: str = "built") -> Iterator[bool]:
 def lock_holder(root: Path) -> str | None:
     """Who holds ROOT at this moment; None where nobody does, or where it cannot be known."""
     try:
-        with (root / LOG / "lock").open() as file:
+        check_no_link(root, f"{LOG}/lock")
+        with open_regular(root / LOG / "lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back as the file is closed
             except (BlockingIOError, PermissionError):
@@ -227,7 +239,7 @@ def lock_holder(root: Path) -> str | None:
     return None
 
 
-def _take(file: IO[str]) -> bool:
+def _take(file: IO[bytes]) -> bool:
     """Whether the file system has locks. Raises BlockingIOError or PermissionError where another process holds this one."""
     for is_last in (False, True):
         try:
@@ -243,9 +255,9 @@ def _take(file: IO[str]) -> bool:
     raise AssertionError("the last turn returns or raises")
 
 
-def _holder(file: IO[str]) -> str:
+def _holder(file: IO[bytes]) -> str:
     file.seek(0)
-    return file.read().strip() or "an unknown process"
+    return file.read(_HOLDER_BYTES).decode("utf-8", "replace").strip() or "an unknown process"
 
 
 def checkpoint(name: str, path: Path) -> None:

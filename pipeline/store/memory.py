@@ -18,9 +18,9 @@ class TooLargeError(ValueError):
     """What was asked for, or what a file announces, does not fit into memory; the text has the estimate."""
 
 
-def check_memory(num_bytes: int, what: str) -> None:
-    """Raises TooLargeError where an estimate is more than what is free."""
-    if num_bytes > (free := free_bytes()):
+def check_memory(num_bytes: int, what: str, *, free: int | None = None) -> None:
+    """Raises TooLargeError where an estimate is more than what is free (None: of this process's memory)."""
+    if num_bytes > (free := free_bytes() if free is None else free):
         raise TooLargeError(f"{what} would take {size_text(num_bytes)} of memory, {size_text(free)} are free")
 
 

@@ -62,13 +62,13 @@ def read_within(root: Path, name: str, *, limit: int = JSON_BYTES) -> bytes:
     return read_file(root / name, limit=limit)
 
 
-def check_no_link(root: Path, name: str) -> None:
+def check_no_link(root: Path, name: str, *, of: str = "a shard set") -> None:
     """Raises NotRegularError where a part of root/name, itself a relative path, is a link."""
     path = root
     for part in name.split("/"):
         path /= part
         if path.is_symlink():
-            raise NotRegularError(errno.ELOOP, "is a link; a shard set holds plain files", str(path))
+            raise NotRegularError(errno.ELOOP, f"is a link; {of} holds plain files", str(path))
 
 
 def check_regular(path: Path) -> int:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 Array = npt.NDArray[Any]
+MAX_PIXELS = 2**20  # of a stored PNG; ours have 224 a side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,15 @@ def encode_png(array: Array) -> bytes:
 
 
 def decode_png(data: bytes) -> Array:
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        array = np.asarray(image)
+    """Raises ValueError for what is no PNG, and for one whose header says more than MAX_PIXELS before they are decoded."""
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))  # of IHDR, which comes first
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"a PNG of {width} x {height} pixels")
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            array = np.asarray(image)
+    except Exception as error:  # Pillow's decoders raise many types on bad bytes
+        raise ValueError(f"no PNG: {error}") from error
     return array.astype(np.uint16) if image.mode.startswith("I") else array
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bmrl.cli.exits import sentences
+
 SECOND_SIGNAL_WHILE_PYTHON_ENDS = """
 import os, signal
 import click
@@ -107,3 +109,9 @@ def test_a_signal_at_a_fork_is_not_lost() -> None:
     assert done.returncode == 130, done.stderr
     assert done.stdout == ""
     assert done.stderr == "interrupted: what is committed stays, the same command goes on\n"
+
+
+def test_an_error_of_the_system_is_told_without_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), sentences(failed=(OSError,)):
+        Path("/nowhere/at/all").read_bytes()
+    assert capsys.readouterr().err == "error: /nowhere/at/all: No such file or directory\n"

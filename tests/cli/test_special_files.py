@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -114,3 +116,63 @@ def test_as_an_argument(
     assert done.exit_code == 1
     first, second = done.stdout.splitlines()
     assert first.startswith(f"{odd}: cannot be read: ") and second.startswith(f"{face}: ")
+
+
+@pytest.mark.parametrize("place", [".log", ".log/lock"])
+def test_a_build_writes_through_no_link(
+    place: str, small_copy: Path, small_source: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "lock").write_text("kept")
+    target = outside if place == ".log" else outside / "lock"
+    shutil.rmtree(small_copy / ".log")
+    (small_copy / place).parent.mkdir(exist_ok=True)
+    (small_copy / place).symlink_to(target)
+    before = {path: path.read_text() for path in outside.iterdir()}
+    build = ("build", "--dataset", "folder", "--root", small_source, "--out", small_copy, "--workers", 0)
+    done = invoke(prep, *build)
+    assert done.exit_code == 1 and "is a link" in done.stderr
+    assert {path: path.read_text() for path in outside.iterdir()} == before
+    assert "kept" not in invoke(prep, "info", small_copy).stderr
+
+
+def test_a_pipe_in_the_place_of_the_lock(small_copy: Path, small_source: Path, invoke: Invoke) -> None:
+    (small_copy / ".log/lock").unlink()
+    os.mkfifo(small_copy / ".log/lock")
+    assert invoke(prep, "info", small_copy).exit_code == 0
+    build = ("build", "--dataset", "folder", "--root", small_source, "--out", small_copy, "--workers", 0)
+    assert invoke(prep, *build).exit_code == 1
+
+
+@pytest.mark.parametrize("place", ["metrics.jsonl", "checkpoint", "tensorboard"])
+def test_a_training_writes_through_no_link(
+    place: str, trained: Path, small_root: Path, small_protocol: str, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / place).rename(tmp_path / "outside")
+    (run / place).symlink_to(tmp_path / "outside")
+    state = json.loads((run / "state.json").read_text())  # as if it had not ended
+    (run / "state.json").write_text(json.dumps(state | {"step": 0, "loader": state["loader"] | {"epoch": 0}}))
+    outside = tmp_path / "outside"
+    before = [path.stat() for path in ([outside] if outside.is_file() else sorted(outside.iterdir()))]
+    done = fit(small_root, run, "--protocol", small_protocol, "--resume")
+    assert done.exit_code == 1 and "is a link; a run holds plain files" in done.stderr, done.output
+    assert [path.stat().st_mtime_ns for path in ([outside] if outside.is_file() else sorted(outside.iterdir()))] == [
+        one.st_mtime_ns for one in before
+    ]
+
+
+@pytest.mark.parametrize("field", ["shards", "counts", "views", "classes"])
+def test_a_build_writes_a_lying_table_again(field: str, small_copy: Path, small_source: Path, invoke: Invoke) -> None:
+    """dataset.json parses, SHA256SUMS matches it, and it says nothing that can be used."""
+    before = (small_copy / "dataset.json").read_bytes()
+    (small_copy / "dataset.json").write_text(json.dumps(json.loads(before) | {field: 1}))
+    digest = hashlib.sha256((small_copy / "dataset.json").read_bytes()).hexdigest()
+    lines = (small_copy / "SHA256SUMS").read_text().splitlines()
+    sealed = [f"{digest}  dataset.json" if line.endswith("  dataset.json") else line for line in lines]
+    (small_copy / "SHA256SUMS").write_text("\n".join(sealed) + "\n")
+    build = ("build", "--dataset", "folder", "--root", small_source, "--out", small_copy, "--workers", 0)
+    done = invoke(prep, *build, "--parser", f"maps:bisenet:{small_source.with_name('maps')}")
+    assert done.exit_code == 0, done.output
+    assert (small_copy / "dataset.json").read_bytes() == before

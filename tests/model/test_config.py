@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
 from bmrl.model.attributors.bmrl import PRESETS, SEMANTICS
 from bmrl.model.config import config_to_json
-from bmrl.model.resolve import config_from_json, resolve_config
+from bmrl.model.resolve import config_from_json, from_config, maker, resolve_config
+from bmrl.model.size import measure
 
 
 def test_the_papers_values_are_the_defaults_of_paper() -> None:
@@ -126,3 +128,17 @@ def test_a_foreign_config_file_is_refused() -> None:
         config_from_json({**document, "train": {**document["train"], "momentum": 0.9}})
     with pytest.raises(ValueError, match="setting 'losses' is missing"):
         config_from_json({k: v for k, v in document.items() if k != "losses"})
+
+
+def test_weights_are_those_of_before_sizes_were_measured() -> None:
+    """What is measured first draws no random number."""
+    config = resolve_config("bmrl", "demo", "sound", {"losses.spa": "batch"})
+    torch.manual_seed(3)
+    expected = maker(config, 4)().state_dict()
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    found = from_config(config, 4).state_dict()
+    assert torch.equal(torch.rand(1), after)
+    assert set(found) == set(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
+    size = measure(maker(config, 4))
+    assert size.weights == sum(tensor.numel() * tensor.element_size() for tensor in expected.values())

@@ -103,3 +103,12 @@ def test_what_is_not_finite_is_left_out_of_the_events(tmp_path: Path) -> None:
     with open_metrics(tmp_path, 0, 0) as log:
         log.write({"step": 1, "epoch": 0, "loss": 1.0, "accuracy": float("nan")})
     assert read((tmp_path / EVENTS).read_bytes()) == [(1, {"train/epoch": 0.0, "train/loss": pytest.approx(1.0)})]
+
+
+def test_a_figure_beyond_float32_is_left_out(tmp_path: Path) -> None:
+    """A run's metrics.jsonl came from outside."""
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "epoch": 0, "loss": 1e300}\n{"step": 2, "epoch": 0, "loss": NaN}\n'
+    )
+    with open_metrics(tmp_path, step=2, epoch=1):
+        assert (tmp_path / "tensorboard").is_dir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -184,9 +185,12 @@ def test_a_sidecar_of_another_shard(small_root: Path, damaged: Path) -> None:
     for suffix in ("json", "tar"):
         replace(damaged / f"edge/000001.{suffix}", (small_root / f"edge/000000.{suffix}").read_bytes())
     sums = ShardSet.open(small_root).sums
-    sums["edge/000001.json"] = sums["edge/000000.json"]
-    replace(damaged / "SHA256SUMS", "".join(f"{v}  {k}\n" for k, v in sums.items()).encode())
-    assert "row 0 should be" in refused(damaged, "edge", "never")
+    for shard, said in (("000000", "is that of edge/000000"), ("000001", "row 0 should be")):
+        document = {**json.loads((small_root / "edge/000000.json").read_bytes()), "shard": shard}
+        replace(damaged / "edge/000001.json", json.dumps(document).encode())
+        sums["edge/000001.json"] = hashlib.sha256((damaged / "edge/000001.json").read_bytes()).hexdigest()
+        replace(damaged / "SHA256SUMS", "".join(f"{v}  {k}\n" for k, v in sums.items()).encode())
+        assert said in refused(damaged, "edge", "never")
 
 
 def test_every_byte_of_a_sidecar_counts(small_root: Path, damaged: Path) -> None:

@@ -6,10 +6,14 @@ import ast
 import hashlib
 import io
 import json
+import pickle
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import xxhash
@@ -17,8 +21,10 @@ from click.testing import Result
 
 from bmrl.cli.prep import main as prep
 from bmrl.cli.train import main as train
+from bmrl.pipeline.shards.tars import DamagedShardError
 from bmrl.pipeline.shards.verify import verify
 from bmrl.pipeline.shardset import ShardSet, ShardSetError
+from bmrl.pipeline.views.codec import decode_png, encode_png
 
 PACKAGES = ("pipeline", "model", "cli", "manifests")
 SOURCES = [path for name in PACKAGES for path in (Path(__file__).parents[3] / name).rglob("*.py")]
@@ -205,3 +211,168 @@ def test_no_pipe_and_no_url(invoke: Invoke, tmp_path: Path) -> None:
             assert result.exit_code == 1, result.output
             assert "does not exist" in result.stderr
     assert not marker.exists()
+
+
+def rewrite(root: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """A JSON file of the set with a change in it, and sums that match."""
+    document = json.loads((root / name).read_text())
+    change(document)
+    (root / name).write_text(json.dumps(document))
+    reseal(root)
+
+
+def refusals(invoke: Invoke, root: Path, out: Path, view: str) -> dict[str, str]:
+    """What each command that reads a column's members says."""
+    found = {}
+    for name, arguments in {
+        "verify": ("verify", root),
+        "verify --deep": ("verify", root, "--deep"),
+        "export": ("export", root, "--views", view, "--out", out),
+        "info": ("info", root),
+    }.items():
+        done = invoke(prep, *arguments)
+        assert done.exit_code == 1, (name, done.output)
+        found[name] = done.output
+    return found
+
+
+@pytest.mark.parametrize("suffix", ["pyd", "pickle", "pkl", "pth", "npz"])
+def test_the_loader_takes_no_pickle(suffix: str, invoke: Invoke, small_copy: Path, tmp_path: Path) -> None:
+    """A member that readers of tars unpickle by its suffix, in a set whose every sum matches."""
+    name, ran = "image/000000", tmp_path / "ran"
+    payload = pickle.dumps(Touch(ran))
+    buffer = io.BytesIO()
+    with tarfile.open(small_copy / f"{name}.tar") as old, tarfile.open(fileobj=buffer, mode="w") as new:
+        for member in old.getmembers():
+            member.name, member.size = f"{member.name.split('.')[0]}.{suffix}", len(payload)
+            new.addfile(member, io.BytesIO(payload))
+    count = json.loads((small_copy / f"{name}.json").read_text())["num_samples"]
+    step = 512 + len(payload) + -len(payload) % 512
+    spans = [[512 + row * step, len(payload)] for row in range(count)]
+    seal(small_copy, name, buffer.getvalue())
+    rewrite(small_copy, f"{name}.json", lambda sidecar: sidecar.update(members={suffix: spans}))
+    with pytest.raises(DamagedShardError, match=f"its members are '{suffix}', which the view image does not store"):
+        list(ShardSet.open(small_copy).loader(views=["image"], batch_size=4, shuffle=False))
+    assert all(
+        "image/000000" in said or "shard 000000" in said
+        for said in refusals(invoke, small_copy, tmp_path / "out", "image").values()
+    )
+    assert not ran.exists()
+    assert not list(tmp_path.glob("out/*.tar"))  # nor is one handed on
+
+
+def test_the_loader_takes_no_array_of_objects(invoke: Invoke, small_copy: Path, tmp_path: Path) -> None:
+    """An .npy whose elements are pickled: the suffix is right."""
+    name, ran = "image/000000", tmp_path / "ran"
+    content = io.BytesIO()
+    np.save(content, np.array([Touch(ran)], dtype=object), allow_pickle=True)
+    payload = content.getvalue()
+    buffer = io.BytesIO()
+    with tarfile.open(small_copy / f"{name}.tar") as old, tarfile.open(fileobj=buffer, mode="w") as new:
+        for member in old.getmembers():
+            member.size = len(payload)
+            new.addfile(member, io.BytesIO(payload))
+    count = json.loads((small_copy / f"{name}.json").read_text())["num_samples"]
+    step = 512 + len(payload) + -len(payload) % 512
+    spans = [[512 + row * step, len(payload)] for row in range(count)]
+    seal(small_copy, name, buffer.getvalue())
+    rewrite(small_copy, f"{name}.json", lambda sidecar: sidecar.update(members={"npy": spans}))
+    with pytest.raises(DamagedShardError, match="is not an array"):
+        list(ShardSet.open(small_copy).loader(views=["image"], batch_size=4, shuffle=False))
+    assert {damage.path for damage in verify(small_copy, deep=True)} == {f"{name}.tar"}
+    assert not ran.exists()
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_of_touch_would_run(tmp_path: Path) -> None:
+    """What the two tests above rest on."""
+    pickle.loads(pickle.dumps(Touch(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("offset", [-512, 512, 1, 10**12])
+def test_members_that_do_not_follow_each_other(offset: int, invoke: Invoke, small_copy: Path, tmp_path: Path) -> None:
+    def move(sidecar: dict[str, Any]) -> None:
+        sidecar["members"]["edge.npy"][1][0] += offset
+
+    rewrite(small_copy, "edge/000000.json", move)
+    done = invoke(prep, "verify", small_copy)
+    assert done.exit_code == 1 and "edge/000000.json" in done.stdout
+    assert invoke(prep, "export", small_copy, "--views", "edge", "--out", tmp_path / "out").exit_code == 1
+
+
+def test_an_xxh3_of_another_tar(small_copy: Path) -> None:
+    rewrite(small_copy, "edge/000000.json", lambda sidecar: sidecar.update(xxh3_128="0" * 32))
+    assert [damage.path for damage in verify(small_copy, deep=True)] == ["edge/000000.json"]
+
+
+def test_parameters_of_no_view_are_one_sentence(small_copy: Path) -> None:
+    rewrite(small_copy, "dataset.json", lambda document: document["views"]["edge"]["params"].update(other=1))
+    with pytest.raises(ShardSetError, match=r"views\.edge\.params: 'other' is none of ksize, scale"):
+        ShardSet.open(small_copy)
+
+
+@pytest.mark.parametrize("tar", [b"", b"no tar", bytes(10240), b"x" * 10240])
+def test_what_is_no_tar_is_named(tar: bytes, small_copy: Path) -> None:
+    seal(small_copy, "text/000001", tar)
+    assert "text/000001.tar" in {damage.path for damage in verify(small_copy, deep=True)}
+
+
+@pytest.mark.parametrize(("field", "value"), [("view", "image"), ("shard", "000001")])
+def test_a_sidecar_in_the_place_of_another(field: str, value: str, small_copy: Path) -> None:
+    rewrite(small_copy, "edge/000000.json", lambda sidecar: sidecar.update({field: value}))
+    assert [damage.path for damage in verify(small_copy)] == ["edge/000000.json"]
+    with pytest.raises(DamagedShardError, match=r"edge/000000\.json is that of"):
+        list(ShardSet.open(small_copy).loader(views=["edge"], batch_size=4, shuffle=False))
+
+
+def with_members(root: Path, name: str, suffix: str, payload: bytes) -> None:
+    """Every member `suffix` of a column has this content, and all sums match."""
+    buffer = io.BytesIO()
+    with tarfile.open(root / f"{name}.tar") as old, tarfile.open(fileobj=buffer, mode="w") as new:
+        for member in old.getmembers():
+            data = old.extractfile(member)
+            assert data is not None
+            content = payload if member.name.endswith(f".{suffix}") else data.read()
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as tar:
+        places: dict[str, list[list[int]]] = {}
+        for member in tar:
+            places.setdefault(member.name.partition(".")[2], []).append([member.offset_data, member.size])
+    seal(root, name, buffer.getvalue())
+    rewrite(root, f"{name}.json", lambda sidecar: sidecar.update(members=places))
+
+
+FIELDS = b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999,), }"
+HUGE = b"\x93NUMPY\x01\x00v\x00" + FIELDS.ljust(117) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "payload"),
+    [("image/000000", "npy", HUGE), ("image/000000", "npy", b"no array"), ("text/000000", "txt", b"\xff\xfe")],
+)
+def test_an_export_of_what_is_no_array(
+    name: str, suffix: str, payload: bytes, invoke: Invoke, small_copy: Path, tmp_path: Path
+) -> None:
+    with_members(small_copy, name, suffix, payload)
+    done = invoke(prep, "export", small_copy, "--for", "open_clip", "--out", tmp_path / "out")
+    assert done.exit_code == 1 and "is damaged" in done.stderr
+
+
+@pytest.mark.parametrize("side", [20_000, 9_000, 2**31 - 1, 0])
+def test_a_png_that_says_it_is_huge_is_not_decoded(side: int) -> None:
+    data = bytearray(encode_png(np.zeros((224, 224), np.uint8)))
+    data[16:24] = side.to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    with pytest.raises(ValueError, match="PNG"):
+        decode_png(bytes(data))

@@ -47,7 +47,7 @@ def test_members_of_a_damaged_tar_are_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["view", "shard", "less", "more"])
 def test_a_sidecar_of_another_file_or_form_is_none(change: str, tmp_path: Path) -> None:
     with ColumnWriter(tmp_path, "edge", "000000") as writer:
-        writer.write("key", {"npy": bytes(5000)})
+        writer.write("key", {"edge.npy": bytes(5000)})
         sidecar = writer.commit(digest="d", rows=[{}], drops=[])
     assert read_sidecar(tmp_path, "edge", "000000") == sidecar
     changed: dict[str, Any] = {**sidecar, "view": "image"} if change == "view" else {**sidecar, "shard": "000001"}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -85,14 +86,17 @@ def test_flips_and_truncations_of_every_file_are_named() -> None:
 def test_a_file_that_cannot_be_read_is_named(deep: bool, small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a failing disk, which is when one verifies."""
     victims = {small_root / "edge/000001.tar", small_root / "text/000000.json"}
-    whole = verify_module.file_sha256
 
-    def fails(path: Path) -> str:
-        if path in victims:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return whole(path)
+    def failing(whole: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        def fails(path: Path) -> Any:
+            if path in victims:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return whole(path)
 
-    monkeypatch.setattr(verify_module, "file_sha256", fails)
+        return fails
+
+    for name in ("file_sha256", "file_digests"):
+        monkeypatch.setattr(verify_module, name, failing(getattr(verify_module, name)))
     expected = [Damage("text/000000.json", "cannot be read: Input/output error")]
     if deep:
         expected.insert(0, Damage("edge/000001.tar", "cannot be read: Input/output error"))

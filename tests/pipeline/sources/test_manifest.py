@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,27 @@ def test_folder_groups_by_stem_and_warns_of_unknown_generators(tmp_path: Path) -
     assert len(found.warnings) == 1
     assert "brand-new" in found.warnings[0]
     assert {row.kind for row in found.rows if row.generator == "brand-new"} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"path": "a.png", "generator": {"name": "real"}}, "row 1: generator is no text, number, true or false"),
+        ({"path": ["a.png"], "generator": "real"}, "row 1: path is no text"),
+        ({"path": "a.png", "generator": "real", "group": 10**30}, "row 1: group is a number of 100 bits"),
+    ],
+)
+def test_values_of_other_types_are_named(record: dict[str, object], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(SourceError, match=expected):
+        walk_manifest(tmp_path, TAXONOMY)
+
+
+def test_numbers_and_truths_are_taken(tmp_path: Path) -> None:
+    records = [
+        {"path": "a.png", "generator": "real", "group": 7, "synthetic": True, "other": {"a": 1}},
+        {"path": "b.png", "generator": "real", "group": "8", "synthetic": False, "other": 10**40},
+    ]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    rows = walk_manifest(tmp_path, TAXONOMY).rows
+    assert [(row.group, row.synthetic) for row in rows] == [("7", True), ("8", False)]
