@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..shards.finish import Finished, begin_changes, finalise, is_finished
@@ -14,6 +15,7 @@ from ..store.reading import read_within
 from .clear import clear
 from .options import BuildOptions, RunSettings
 from .ray_runner import run_on_ray
+from .ray_session import ray_session
 from .report import BuildError, BuildReport, OnMessage, OnProgress, Tally, write_log
 from .resolve import resolve
 from .serial import run_serial
@@ -30,7 +32,6 @@ def build(options: BuildOptions, run: RunSettings, *, on_progress: OnProgress, o
     if run.workers == 0 and run.ray_address is not None:
         raise PlanError("--workers 0 builds in this process; leave --ray-address out")
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
         with lock_root(options.out) as held:
             if not held:
                 on_message(NO_LOCKS.format(folder=options.out))
@@ -67,16 +68,23 @@ def _build_locked(
     remove_temporaries(options.out)  # not in a folder that `resolve` refuses: there they are somebody else's
     report = BuildReport(finished=Finished(num_samples=0, num_dropped=0, num_bytes=0), num_planned=plan.rows.num_rows)
     complete = not (intake.is_new or missing) and is_finished(options.out, plan)
-    if not complete:
-        begin_changes(options.out)
-        write_plan(options.out, plan)  # on resume the same bytes again, in place of ones that were damaged or edited
-    if missing:
-        tasks = TaskList(root=options.out, source_root=intake.walk.root, plan=plan, missing=missing, tools=intake.tools)
-        tally = Tally(tasks, report, on_progress)
-        if run.workers == 0:
-            run_serial(tasks, tally)
-        else:
-            run_on_ray(tasks, tally, run, on_message=on_message)
+    with ExitStack() as stack:
+        # A Ray that cannot be started or joined leaves ROOT as it was.
+        ray = stack.enter_context(ray_session(run)) if missing and run.workers != 0 else None
+        if not complete:
+            begin_changes(options.out)
+            write_plan(
+                options.out, plan
+            )  # on resume the same bytes again, in place of ones that were damaged or edited
+        if missing:
+            tasks = TaskList(
+                root=options.out, source_root=intake.walk.root, plan=plan, missing=missing, tools=intake.tools
+            )
+            tally = Tally(tasks, report, on_progress)
+            if ray is None:
+                run_serial(tasks, tally)
+            else:
+                run_on_ray(ray, tasks, tally, workers=run.workers, on_message=on_message)
     remove_temporaries(options.out)  # of workers that a killed driver left running
     report.finished = _describe(options.out) if complete else finalise(options.out, plan)
     report.seconds = time.perf_counter() - start

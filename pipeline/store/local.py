@@ -201,17 +201,28 @@ def lock_root(root: Path, *, doing: str = "built") -> Iterator[bool]:
     """Hold ROOT for one builder (a training's RUN: doing="trained"). The kernel drops the lock with the process, so one
     that was killed blocks nobody. Yields False where the file system has no locks (NFS without a lock service)."""
     log = root / LOG
+    made = [folder for folder in (log, root, *root.parents) if not folder.exists()]  # the innermost first
     log.mkdir(parents=True, exist_ok=True)
-    with (log / "lock").open("a+") as file:
+    with _open_lock(log / "lock") as file:
         try:
             held = _take(file)
+            if not _is_at(log / "lock", file):  # one that failed took it away meanwhile
+                raise BlockingIOError
         except (BlockingIOError, PermissionError):  # EACCES: what NFS may say of a lock that is taken
             raise RootBusyError(f"{root} is being {doing} by {_holder(file)}; wait for it to end, or stop it") from None
         file.seek(0)
         file.truncate()
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield held
+        try:
+            yield held
+        except BaseException:  # nothing was written: nothing is left
+            if made and {path.name for path in log.iterdir()} == {"lock"}:
+                (log / "lock").unlink()
+                with suppress(OSError):  # not empty
+                    for folder in made:
+                        folder.rmdir()
+            raise
 
 
 def lock_holder(root: Path) -> str | None:
@@ -225,6 +236,22 @@ def lock_holder(root: Path) -> str | None:
     except OSError:
         pass
     return None
+
+
+def _open_lock(path: Path) -> IO[str]:
+    """The lock's file; made anew where one that failed took its folder away in this moment."""
+    for _ in range(3):
+        with suppress(FileNotFoundError):
+            return path.open("a+")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+")
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _take(file: IO[str]) -> bool:
