@@ -40,6 +40,7 @@ ADVICE = "images of one person belong into one split: name the person by --group
 )
 @click.option("--codec", type=click.Choice(["raw", "png"]), help="raw arrays (default) or PNG, for publishing.")
 @click.option("--max-failures", type=Share(), default=0.01, show_default=True, help="Dropped share allowed.")
+@click.option("--skip-links", is_flag=True, help="Leave out links that lead nowhere or out of --root.")
 @click.option("--retry-failed", is_flag=True, help="Try sources that failed once more, as new shards at the end.")
 @click.option("--extend", is_flag=True, help="Take in sources that are new since the plan, as new shards at the end.")
 @click.option("--replace", multiple=True, metavar="VIEW", help="Compute this column anew under other settings.")
