@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..exits import DROPPED, say, sentences, tell
+from ..exits import DROPPED, say, sentences, tell, terminal_width
 from ..options import COUNT, PATH, SEED, WORKERS, Share, names
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def build(
             from ...pipeline.build.dry_run import describe_plan
 
             inspect = _alike_sources if DATASETS[dataset].grouped else None
-            tell(describe_plan(chosen, workers=workers, inspect=inspect))
+            tell(describe_plan(chosen, workers=workers, inspect=inspect, width=terminal_width()))
             return
         with BuildBar() as bar:
             report = run_build(

@@ -24,7 +24,7 @@ _HEIC = {
 
 
 def boxed_formats(data: bytes) -> tuple[str, ...]:
-    """Pillow's name of the format, as a tuple; empty for a file of neither. Raises UnreadableImageError that says what to install."""
+    """Pillow's name of the format, as a tuple; empty for a file of neither. Raises UnreadableImageError: what to install."""
     if data[4:8] != b"ftyp":
         return ()
     size = min(int.from_bytes(data[:4], "big"), 256)

@@ -226,7 +226,7 @@ def test_avif_and_heic_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(np.full((96, 96, 3), 90, np.uint8)).save(buffer, "AVIF")
         source = read_source(buffer.getvalue())
         assert source.format == "AVIF" and np.abs(source.rgb.astype(int) - 90).max() < 4
-        with pytest.raises(UnreadableImageError, match="cannot be decoded"):
+        with pytest.raises(UnreadableImageError, match=r"not an image file|cannot be decoded"):
             read_source(buffer.getvalue()[:200])
     monkeypatch.setattr(features, "check", lambda _: False)
     with pytest.raises(UnreadableImageError, match=r"an AVIF image, .*; install pillow 11\.3 or newer"):
