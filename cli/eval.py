@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .exits import WRONG_USE, Command, say, sentences, stop, tell
+from .exits import WRONG_USE, Command, say, sentences, stop, tell, terminal_width
 from .options import PATH, Share
 from .process import keep_freed_memory, share_cores
 
 if TYPE_CHECKING:
     from ..model.report.write import Report
-
-MIN_WIDTH = 60  # characters that a table needs
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
@@ -117,8 +113,7 @@ def main(
         return
     from ..model.report.text import render_text
 
-    width = max(MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None  # a line stays a line
-    tell(render_text(result, width))
+    tell(render_text(result, terminal_width()))
     page = (out or runs[0] / "eval" if not many else out) if runs or out else None
     if page is not None:
         tell(f"\nreport: {page / 'report.html'}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..exits import say, sentences, tell
+from ..exits import say, sentences, tell, terminal_width
 from ..options import PATH
 
 
@@ -32,4 +32,4 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
         document = describe(shard_set)
         if card is not None:
             say(f"dataset card: {write_card(shard_set, document, card)}")
-    tell(json.dumps(document, indent=2) if as_json else render(document))
+    tell(json.dumps(document, indent=2) if as_json else render(document, terminal_width()))

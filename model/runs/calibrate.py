@@ -14,6 +14,7 @@ from ...pipeline.store.local import write_readable_json
 from ..attributor import Attributor
 from ..errors import RunError
 from ..evaluation.calibration import fit_temperature, threshold_for_acceptance
+from ..evaluation.case import Track, untracked
 from ..evaluation.controls.features import COARSE_FEATURES, extract
 from ..evaluation.operating import operating_point
 from ..evaluation.predictions import Predictions
@@ -32,7 +33,14 @@ NUM_CONFIDENCES = 1_001  # kept of the validation rows', at most: any threshold'
 
 
 def calibrate(
-    model: Attributor, out: Path, *, train: ShardSet, validation: ShardSet, device: torch.device, run: Run
+    model: Attributor,
+    out: Path,
+    *,
+    train: ShardSet,
+    validation: ShardSet,
+    device: torch.device,
+    run: Run,
+    track: Track = untracked,
 ) -> None:
     """Statistics of the training rows; of seen validation rows that picked no checkpoint: accuracy, majority, temperature,
     the score and threshold at which the run works, and what a thumbnail or colours alone reach there. Nothing is written
@@ -43,9 +51,8 @@ def calibrate(
         load_weights(model, out / "best.safetensors", meaning=run.meaning)
     except RunError:
         return
-    known = representatives(train, TRAIN_ROWS)
-    trained = collect_rows(model, known, device)
-    found = collect_rows(model, representatives(validation, VALIDATION_ROWS), device)
+    trained = collect_rows(model, representatives(train, TRAIN_ROWS), device, track, "asking about training rows")
+    found = collect_rows(model, representatives(validation, VALIDATION_ROWS), device, track, "judging the best weights")
     statistics = Statistics.fit(trained)
     operating = operating_point(trained, found, statistics)
     assert operating is not None  # there are validation rows
@@ -60,7 +67,7 @@ def calibrate(
         "n": len(found.labels),
         "accuracy": float(found.correct.mean()),
         "majority": float(np.bincount(found.labels).max() / len(found.labels)),
-        "best_leak": coarse_leak(train, validation),
+        "best_leak": coarse_leak(train, validation, track),
         "confidences": confidences[kept].tolist(),
         "operating_point": operating.document,
     }
@@ -71,10 +78,10 @@ def calibrate(
         write_readable_json(out / "calibration.json", document)
 
 
-def collect_rows(model: Attributor, rows: ShardSet, device: torch.device) -> Predictions:
+def collect_rows(model: Attributor, rows: ShardSet, device: torch.device, track: Track, what: str) -> Predictions:
     """What the model says of all rows, in their order."""
     loader = rows.loader(views=model.inference_views, batch_size=BATCH, shuffle=False)
-    return collect(model, loader, device, groups_of(rows))
+    return collect(model, track(loader, what), device, groups_of(rows))
 
 
 def groups_of(rows: ShardSet) -> dict[str, str]:
@@ -82,7 +89,7 @@ def groups_of(rows: ShardSet) -> dict[str, str]:
     return dict(zip(rows.index["key"].to_pylist(), rows.index["group"].to_pylist(), strict=True))
 
 
-def coarse_leak(train: ShardSet, validation: ShardSet) -> dict[str, Any] | None:
+def coarse_leak(train: ShardSet, validation: ShardSet, track: Track = untracked) -> dict[str, Any] | None:
     """How many validation images the cheapest leak controls name right; None where the training rows are of one class."""
     from ..evaluation.controls.leaks import best_leak  # scikit-learn
 
@@ -90,7 +97,12 @@ def coarse_leak(train: ShardSet, validation: ShardSet) -> dict[str, Any] | None:
     if len(set(parts[0].labels.tolist())) < 2:
         return None
     rows = [
-        extract(part.loader(views=("image",), batch_size=BATCH, shuffle=False), None, COARSE_FEATURES) for part in parts
+        extract(
+            track(part.loader(views=("image",), batch_size=BATCH, shuffle=False), "leak controls"),
+            None,
+            COARSE_FEATURES,
+        )
+        for part in parts
     ]
     return {**best_leak(*rows), "n_train": len(parts[0]), "n": len(parts[1])}
 

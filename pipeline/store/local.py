@@ -210,19 +210,28 @@ def lock_root(root: Path, *, doing: str = "built") -> Iterator[bool]:
     NotRegularError where a link or a pipe stands in the place of the lock: it would be written wherever that leads."""
     log = root / LOG
     check_no_link(root, f"{LOG}/lock", of=f"{LOG} of what is being {doing}")
+    made = [folder for folder in (log, root, *root.parents) if not folder.exists()]  # the innermost first
     log.mkdir(parents=True, exist_ok=True)
-    if (log / "lock").exists():
-        check_regular(log / "lock")
-    with (log / "lock").open("a+b") as file:
+    with _open_lock(log / "lock") as file:
         try:
             held = _take(file)
+            if not _is_at(log / "lock", file):  # one that failed took it away meanwhile
+                raise BlockingIOError
         except (BlockingIOError, PermissionError):  # EACCES: what NFS may say of a lock that is taken
             raise RootBusyError(f"{root} is being {doing} by {_holder(file)}; wait for it to end, or stop it") from None
         file.seek(0)
         file.truncate()
         file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
         file.flush()
-        yield held
+        try:
+            yield held
+        except BaseException:  # nothing was written: nothing is left
+            if made and {path.name for path in log.iterdir()} == {"lock"}:
+                (log / "lock").unlink()
+                with suppress(OSError):  # not empty
+                    for folder in made:
+                        folder.rmdir()
+            raise
 
 
 def lock_holder(root: Path) -> str | None:
@@ -237,6 +246,24 @@ def lock_holder(root: Path) -> str | None:
     except OSError:
         pass
     return None
+
+
+def _open_lock(path: Path) -> IO[bytes]:
+    """The lock's file; made anew where one that failed took its folder away in this moment."""
+    if path.exists():
+        check_regular(path)
+    for _ in range(3):
+        with suppress(FileNotFoundError):
+            return path.open("a+b")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+b")
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _take(file: IO[bytes]) -> bool:
