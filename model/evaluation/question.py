@@ -35,7 +35,9 @@ class Question:
 def judge(
     given: npt.NDArray[np.str_], generators: Sequence[str], *, truth: Mapping[str, str], candidates: Sequence[str]
 ) -> dict[str, Any]:
-    """accuracy, majority, n and n_outside of the answers given (N,) for rows of these sources; truth: source -> answer."""
+    """accuracy, majority, n and n_outside of the answers given (N,) for rows of these sources; truth: source -> answer.
+
+    sources_right: [k, n], in k of n sources most images are answered right; a share of nine sources is no percentage."""
     true = np.array([truth.get(name, "") for name in generators])
     inside = np.isin(true, candidates)
     facts: dict[str, Any] = {
@@ -44,7 +46,11 @@ def judge(
         "n": int(inside.sum()),
         "n_outside": int((~inside).sum()),
     }
+    facts["sources_right"] = [0, 0]
     if inside.any():
+        names, codes = np.unique(np.asarray(generators)[inside], return_inverse=True)
+        right = np.bincount(codes, weights=given[inside] == true[inside]) / np.bincount(codes)
+        facts["sources_right"] = [int((right > 0.5).sum()), len(names)]
         counts = np.unique(true[inside], return_counts=True)[1]
         facts["accuracy"] = float((given[inside] == true[inside]).mean())
         facts["majority"] = float(counts.max() / counts.sum())

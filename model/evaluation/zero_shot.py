@@ -54,6 +54,7 @@ def _table(rows: list[tuple[str, str, dict[str, Any]]], notes: list[str]) -> Tab
         Column(title="chance", width=7, unit="share"),
         *(Column(title="seen", width=7, unit="share"), *part),
         *(Column(title="unseen", width=7, unit="share"), *part),
+        Column(title="sources", width=8, gap=2),
         Column(title="outside", width=7, unit="count"),
     )
     cells = tuple(
@@ -63,6 +64,7 @@ def _table(rows: list[tuple[str, str, dict[str, Any]]], notes: list[str]) -> Tab
             Figure(facts["chance"]),
             *_figures(facts["seen"]),
             *_figures(facts["unseen"]),
+            "{} of {}".format(*facts["unseen"]["sources_right"]) if facts["unseen"] else "",
             Figure(facts["unseen"]["n_outside"] if facts["unseen"] else 0),
         )
         for way, level, facts in rows
@@ -84,7 +86,8 @@ _NOTES = {
     "centres": "centres: the answer of the trained source whose mean {split} feature is nearest",
     "mass": "mass: the answer whose classes have most of the probability together",
     "content": "content: the best leak control, probe: the best classical baseline, each trained for that question",
-    "majority": "majority: always the commonest answer; outside: unseen images whose answer no trained source has, left out",
+    "majority": "majority: always the commonest answer; sources: unseen ones of which most images are answered right; outside: "
+    "unseen images whose answer no trained source has, left out",
     "unseen source": "unseen source: names never trained on, by text; above chance only by words that trained names share",
     "unread": "unseen names that the text encoder cannot read (tokens or a length that no trained prompt has), not asked: {n}",
 }

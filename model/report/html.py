@@ -29,6 +29,7 @@ class Sample:
 def render_page(result: Result, *, metrics: list[dict[str, Any]], samples: list[Sample]) -> bytes:
     """The page; it loads nothing from anywhere. metrics: the records of a run's metrics.jsonl."""
     document = result.document
+    ratios = document.get("likelihood_ratios") or {}
     has_steps = any("step" in record for record in metrics)
     page: str = _template("report").render(
         document=document,
@@ -36,6 +37,7 @@ def render_page(result: Result, *, metrics: list[dict[str, Any]], samples: list[
         write=write,
         curves=plots.draw(plots.plot_curves, metrics, plots.CURVES) if has_steps else None,
         confusion=plots.draw(plots.plot_confusion, document["confusion"], plots.SQUARE),
+        tippett=plots.draw(plots.plot_tippett, ratios, plots.SMALL) if ratios.get("tippett") else None,
         sweep=plots.draw(plots.plot_sweep, document, plots.CURVES),
         samples=[(s.generator, s.key, {name: _png(rgb) for name, rgb in s.views.items()}) for s in samples],
     )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ...pipeline.store.printing import printable
 
 PUBLISHED_REJECTION = {"0.7": 0.3064, "0.9": 0.6631}  # averages of BMRL's row in its Table 1
-CURVES, SQUARE = (11.0, 4.0), (7.5, 6.5)  # inches
+CURVES, SQUARE, SMALL = (11.0, 4.0), (7.5, 6.5), (7.5, 3.8)  # inches
 MAX_LABEL = 40  # characters of a name beside an axis
 
 
@@ -81,6 +81,17 @@ def plot_confusion(figure: Any, confusion: dict[str, Any]) -> None:
             if share >= 0.005:
                 color = "white" if share > 0.5 else "black"
                 axes.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=color)
+
+
+def plot_tippett(figure: Any, ratios: dict[str, Any]) -> None:
+    """The share of images with a likelihood ratio above each value, of the named source and of others."""
+    axes, found = figure.subplots(), ratios["tippett"]
+    axes.plot(found["log10_lr"], found["same"], label="its own source")
+    axes.plot(found["log10_lr"], found["different"], label="an unseen source, with its nearest one")
+    axes.axvline(0.0, color="gray", ls=":", lw=1)
+    tails = f" (tails: {found['tails']})" if found["tails"] else ""
+    axes.set(xlabel="log10 likelihood ratio", ylim=(0, 1), title=f"share of test images with a ratio above{tails}")
+    axes.legend(fontsize=8)
 
 
 def plot_sweep(figure: Any, document: dict[str, Any]) -> None:
