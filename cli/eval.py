@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from pathlib import Path
 
 import click
 
-from .exits import Command, say, sentences, tell
+from .exits import Command, say, sentences, tell, terminal_width
 from .options import PATH, Share
 from .process import keep_freed_memory, share_cores
-
-MIN_WIDTH = 60  # characters that a table needs
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,7 +61,5 @@ def main(
     if as_json:
         tell(json.dumps(result.document, indent=2))
     else:
-        is_terminal = sys.stdout.isatty()  # elsewhere a line stays a line
-        width = max(MIN_WIDTH, shutil.get_terminal_size().columns) if is_terminal else None
-        tell(render_text(result, width))
+        tell(render_text(result, terminal_width()))
         tell(f"\nreport: {out / 'report.html'}")

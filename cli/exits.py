@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -19,6 +20,8 @@ import click
 from ..pipeline.store.printing import printable, printable_lines
 
 FAILED, WRONG_USE, DROPPED, INTERRUPTED = 1, 2, 3, 130  # 0: complete
+
+MIN_WIDTH = 60  # characters that a table needs
 
 
 class Command(click.Command):
@@ -104,6 +107,11 @@ def say(text: str) -> None:
 def tell(text: str) -> None:
     """The result, on standard output; its own newlines stay. What came from outside is one line in it already."""
     click.echo(printable_lines(text))
+
+
+def terminal_width() -> int | None:
+    """Of standard output; None in a file or a pipe, where a line stays a line."""
+    return max(MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
 
 
 @contextmanager

@@ -32,6 +32,9 @@ class _Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -83,6 +86,16 @@ class TrainingBar(_Bar):
             f"{summary['val_nll']:.3f} on {summary['val_n']} samples",
             file=sys.stderr,
         )
+
+
+def tracked_after(bar: _Bar) -> Callable[[Collection[Any], str], Iterable[Any]]:
+    """`tracked` once a bar has come to its end."""
+
+    def track(steps: Collection[Any], what: str) -> Iterable[Any]:
+        bar.close()
+        return tracked(steps, what)
+
+    return track
 
 
 def tracked(steps: Collection[Any], what: str) -> Iterable[Any]:

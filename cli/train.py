@@ -50,7 +50,7 @@ def main(
     from ..model.runs.folder import read_run, read_worth
     from ..pipeline.loading.reader import DamagedShardError
     from ..pipeline.shardset import ShardSetError
-    from .progress import TrainingBar
+    from .progress import TrainingBar, tracked_after
 
     failed = (ShardSetError, DamagedShardError, TrainingError, RunError, WorldError, OSError)
     with sentences(failed=failed, wrong_use=(WrongUseError,)):
@@ -74,6 +74,7 @@ def main(
                     on_epoch=bar.epoch,
                     on_message=say,
                     on_start=bar.start,
+                    track=tracked_after(bar),
                 )
         except KeyboardInterrupt:  # outside the steps
             stop(f"interrupted: what {out} holds stays, the same command with --resume goes on", INTERRUPTED)

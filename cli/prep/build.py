@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..exits import DROPPED, say, sentences, tell
+from ..exits import DROPPED, say, sentences, tell, terminal_width
 from ..options import COUNT, PATH, SEED, WORKERS, Share, names
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ ADVICE = "images of one person belong into one split: name the person by --group
 )
 @click.option("--codec", type=click.Choice(["raw", "png"]), help="raw arrays (default) or PNG, for publishing.")
 @click.option("--max-failures", type=Share(), default=0.01, show_default=True, help="Dropped share allowed.")
+@click.option("--skip-links", is_flag=True, help="Leave out links that lead nowhere or out of --root.")
 @click.option("--retry-failed", is_flag=True, help="Try sources that failed once more, as new shards at the end.")
 @click.option("--extend", is_flag=True, help="Take in sources that are new since the plan, as new shards at the end.")
 @click.option("--replace", multiple=True, metavar="VIEW", help="Compute this column anew under other settings.")
@@ -100,7 +101,7 @@ def build(
             from ...pipeline.build.dry_run import describe_plan
 
             inspect = _alike_sources if DATASETS[dataset].grouped else None
-            tell(describe_plan(chosen, workers=workers, inspect=inspect))
+            tell(describe_plan(chosen, workers=workers, inspect=inspect, width=terminal_width()))
             return
         with BuildBar() as bar:
             report = run_build(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..exits import sentences, tell
+from ..exits import sentences, tell, terminal_width
 from ..options import COUNT, PATH
 
 
@@ -24,7 +24,7 @@ def head(root: Path, count: int | None, grid: Path | None) -> None:
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(GridError,)):
         shard_set = ShardSet.open(root)
         if grid is None:
-            tell(describe_rows(shard_set, count))
+            tell(describe_rows(shard_set, count, terminal_width()))
         else:
             write_grid(shard_set, count, grid)
             tell(str(grid))

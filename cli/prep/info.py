@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..exits import say, sentences, tell
+from ..exits import say, sentences, tell, terminal_width
 from ..options import PATH
 
 
@@ -21,7 +21,7 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
     from ...pipeline.describe.info import describe, render
     from ...pipeline.shards.tars import DamagedShardError
     from ...pipeline.shardset import ShardSet, ShardSetError
-    from ...pipeline.store.local import lock_holder
+    from ...pipeline.store.lock import lock_holder
 
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(CardError,)):
         shard_set = ShardSet.open(root)
@@ -32,4 +32,4 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
         document = describe(shard_set)
         if card is not None:
             say(f"dataset card: {write_card(shard_set, document, card)}")
-    tell(json.dumps(document, indent=2) if as_json else render(document))
+    tell(json.dumps(document, indent=2) if as_json else render(document, terminal_width()))

@@ -22,6 +22,7 @@ from ..options import PATH, SEED
 @click.option("--seed", type=SEED, default=0, show_default=True)
 def synth(real_dir: Path, out: Path, parser: str, sources: str, seed: int) -> None:
     """Run the simulated generators of the embedded dataset on photographs: an attribution benchmark of your own faces."""
+    from ...pipeline.demo.claim import ClaimedError
     from ...pipeline.demo.photographs import synthesise
     from ...pipeline.parsers.errors import ParserError
     from ...pipeline.parsers.parser import Parser
@@ -30,10 +31,12 @@ def synth(real_dir: Path, out: Path, parser: str, sources: str, seed: int) -> No
 
     if parser.startswith("maps:"):
         stop("error: synth parses enlarged crops: --parser takes bisenet, bisenet-lite or a weight file", WRONG_USE)
-    with sentences(failed=(ParserError, ValueError, OSError)):
+    with sentences(failed=(ParserError, ValueError, OSError), wrong_use=(ClaimedError,)):
         network = Parser.open(resolve(parser))
         with counting("simulating") as update:
-            result = synthesise(real_dir, out, parse=network.labels, sources=sources, seed=seed, progress=update)
+            result = synthesise(
+                real_dir, out, parse=network.labels, sources=sources, seed=seed, parser=parser, progress=update
+            )
     for reason, count in sorted(result.dropped.items()):
         say(f"left out: {count} ({reason})")
     tell(f"{out}: {result.num_images} images from {result.num_photographs} photographs; build {result.manifest.parent}")

@@ -19,6 +19,7 @@ from ...pipeline.store.memory import TooLargeError
 from ..attributor import LabelSpace
 from ..config import RunConfig, full_key
 from ..errors import RunError, StoppedError, TrainingError, WrongUseError
+from ..evaluation.case import Track, untracked
 from ..layers.blocks import compile_blocks, use_channels_last
 from ..resolve import from_config, resolve_config
 from ..training.distributed import World, any_of, join, leave
@@ -48,6 +49,7 @@ class _Request:
     on_epoch: Callable[[dict[str, Any]], None]
     on_message: OnMessage
     on_start: Callable[[int | None], None]
+    track: Track
 
 
 def train(
@@ -65,12 +67,14 @@ def train(
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     on_message: OnMessage | None = None,
     on_start: Callable[[int | None], None] | None = None,
+    track: Track | None = None,
 ) -> Path:
     """Train an attributor on a shard set into the folder `out`, to the end, and calibrate it. Returns the folder.
 
     settings: such as {"epochs": 3, "losses.dfacc": 0}. protocol: a name or file; None: every generator is a class.
     on_step gets a Step after each step, on_epoch the validation's figures, on_message warnings (they are logged by
     default), on_start the number of samples of all epochs before the first step (None in a process that does not write).
+    track(steps, what) may show how far the judgement at the end is.
     SIGINT and SIGTERM end it between two steps with the state saved. Raises StoppedError then; WrongUseError, RunError,
     TrainingError, ShardSetError or DamagedShardError, each of one sentence.
     """
@@ -90,6 +94,7 @@ def train(
         on_epoch=on_epoch or _ignore,
         on_message=on_message or logging.getLogger(__name__).warning,
         on_start=on_start or _ignore,
+        track=track or untracked,
     )
     shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
     where = choose_device(device)
@@ -198,7 +203,10 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     request.on_start(settings.epochs * len(loader) * settings.batch_size if world.writes else None)
     finished = trainer.fit(resume=request.resume, on_step=request.on_step, on_epoch=request.on_epoch)
     if finished and world.writes:
-        calibrate(model, request.out, train=train_rows, validation=val_rows, device=device, meaning=run.meaning)
+        calibrate(
+            model, request.out, train=train_rows, validation=val_rows, device=device, meaning=run.meaning,
+            track=request.track,
+        )  # fmt: skip
     return finished
 
 

@@ -14,7 +14,12 @@ from . import events
 
 NAME = "metrics.jsonl"
 METRICS_BYTES = 2**32  # some 20 million steps
-EVENTS = "tensorboard/events.out.tfevents.bmrl"
+EVENTS = "events.out.tfevents.bmrl"
+
+
+def events_file(run: Path) -> Path:
+    """TensorBoard calls a run by the folder of its events below --logdir: RUN's own name."""
+    return run / "tensorboard" / run.resolve().name / EVENTS
 
 
 class MetricsLog:
@@ -22,7 +27,7 @@ class MetricsLog:
 
     def __init__(self, run: Path) -> None:
         self._lines: BinaryIO = (run / NAME).open("ab", buffering=0)
-        self._events: BinaryIO = (run / EVENTS).open("ab", buffering=0)
+        self._events: BinaryIO = events_file(run).open("ab", buffering=0)
         self._step = 0
 
     def write(self, record: dict[str, Any]) -> None:
@@ -44,20 +49,24 @@ class MetricsLog:
 def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
     """The log of a run that stands at a checkpoint: lines after it are dropped, steps beyond it and validations of epochs
     not finished by it; the event file is written anew from what is left."""
-    for name in (NAME, EVENTS):
-        check_no_link(run, name, of="a run")
+    for path in (run / NAME, events_file(run)):
+        check_no_link(run, path.relative_to(run).as_posix(), of="a run")
     lines, kept = _read(run / NAME), []
     for line, record in lines:
         if record is not None and (record["step"] <= step if "step" in record else record["epoch"] < epoch):
             kept.append((line, record))
     if len(kept) < len(lines):
         write_bytes(run / NAME, b"".join(line for line, _ in kept))
-    (run / EVENTS).parent.mkdir(exist_ok=True)
+    file = events_file(run)
+    for old in (run / "tensorboard").rglob(EVENTS):  # of an older version, or of before RUN was renamed
+        if old != file:
+            old.unlink()
+    file.parent.mkdir(parents=True, exist_ok=True)
     at, data = 0, [events.header()]
     for _, record in kept:
         at = record.get("step", at)
         data.append(_event(record, at))
-    write_bytes(run / EVENTS, b"".join(data))
+    write_bytes(file, b"".join(data))
     return MetricsLog(run)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 from ..shards.complete import read_finished
 from ..shards.finish import Finished, begin_changes, finalise
 from ..shards.plan import PlanError, write_plan
-from ..store.local import NO_LOCKS, RootBusyError, lock_root, remove_temporaries
+from ..store.local import remove_temporaries
+from ..store.lock import NO_LOCKS, RootBusyError, lock_root
 from .clear import clear
 from .options import BuildOptions, RunSettings
 from .ray_runner import run_on_ray
+from .ray_session import ray_session
 from .report import BuildError, BuildReport, OnMessage, OnProgress, Tally, write_log
 from .resolve import resolve
 from .serial import run_serial
@@ -27,7 +30,6 @@ def build(options: BuildOptions, run: RunSettings, *, on_progress: OnProgress, o
     if run.workers == 0 and run.ray_address is not None:
         raise PlanError("--workers 0 builds in this process; leave --ray-address out")
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
         with lock_root(options.out) as held:
             if not held:
                 on_message(NO_LOCKS.format(folder=options.out))
@@ -64,16 +66,22 @@ def _build_locked(
     remove_temporaries(options.out)  # not in a folder that `resolve` refuses: there they are somebody else's
     report = BuildReport(finished=Finished(num_samples=0, num_dropped=0, num_bytes=0), num_planned=plan.rows.num_rows)
     finished = None if intake.is_new or missing else read_finished(options.out, plan)
-    if finished is None:
-        begin_changes(options.out)
-        write_plan(options.out, plan)  # on resume the same bytes again, in place of ones that were damaged or edited
-    if missing:
-        tasks = TaskList(root=options.out, source_root=intake.walk.root, plan=plan, missing=missing, tools=intake.tools)
-        tally = Tally(tasks, report, on_progress)
-        if run.workers == 0:
-            run_serial(tasks, tally)
-        else:
-            run_on_ray(tasks, tally, run, on_message=on_message)
+    with ExitStack() as stack:
+        # A Ray that cannot be started or joined leaves ROOT as it was.
+        ray = stack.enter_context(ray_session(run)) if missing and run.workers != 0 else None
+        if finished is None:
+            begin_changes(options.out)
+            # On resume the same bytes again, in place of ones that were damaged or edited.
+            write_plan(options.out, plan)
+        if missing:
+            tasks = TaskList(
+                root=options.out, source_root=intake.walk.root, plan=plan, missing=missing, tools=intake.tools
+            )
+            tally = Tally(tasks, report, on_progress)
+            if ray is None:
+                run_serial(tasks, tally)
+            else:
+                run_on_ray(ray, tasks, tally, workers=run.workers, on_message=on_message)
     remove_temporaries(options.out)  # of workers that a killed driver left running
     report.finished = finished or finalise(options.out, plan)
     report.seconds = time.perf_counter() - start

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..sources import DATASETS, SourceRow, Walk
 from ..sources.layout import Layout
 from ..sources.rows import SPLITS
-from ..store.printing import printable
+from ..store.printing import Cells, fit_lines
 from ..store.reading import read_file
 from ..views import VIEWS
 from ..views.errors import UnreadableImageError
@@ -31,15 +31,19 @@ NUM_TIMED = 16  # samples
 
 
 def describe_plan(
-    options: BuildOptions, *, workers: int | None = None, inspect: Callable[[Walk], list[str]] | None = None
+    options: BuildOptions,
+    *,
+    workers: int | None = None,
+    inspect: Callable[[Walk], list[str]] | None = None,
+    width: int | None = None,
 ) -> str:
     """What was found against what is expected, what is missing, shards and bytes per view, a time from a measured sample.
 
-    inspect: more warnings, from a look at the sources themselves.
+    width: of the terminal, which the lines then fit. inspect: more warnings, from a look at the sources themselves.
     """
     intake = resolve(options)
     plan = intake.plan
-    lines = [*_found_lines(DATASETS[options.dataset].tree, intake.walk.rows)]
+    lines: list[str | Cells] = [*_found_lines(DATASETS[options.dataset].tree, intake.walk.rows)]
     lines += [f"left out: {count} files ({reason})" for reason, count in sorted(intake.walk.unused.items())]
     lines += [f"warning: {warning}" for warning in intake.walk.warnings]
     lines += [f"warning: {warning}" for warning in (inspect(intake.walk) if inspect else [])]
@@ -67,10 +71,10 @@ def describe_plan(
         + (", too little" if total > free else "")
     )
     lines.append(_time_line(intake, samples, (os.cpu_count() or 1) if workers is None else max(1, workers)))
-    return "\n".join(map(printable, lines))
+    return fit_lines(lines, width)
 
 
-def _found_lines(tree: Layout | None, rows: list[SourceRow]) -> Iterator[str]:
+def _found_lines(tree: Layout | None, rows: list[SourceRow]) -> Iterator[str | Cells]:
     """A table of found (of expected) images or videos per source and split, then what is missing."""
     unit = tree.unit if tree else "images"
     if unit == "videos":  # one a folder
@@ -79,17 +83,18 @@ def _found_lines(tree: Layout | None, rows: list[SourceRow]) -> Iterator[str]:
         found = Counter((row.generator, row.split) for row in rows)
     expected = tree.expected if tree else {}
     columns = (*SPLITS, "all")
-    yield f"{'found/expected ' + unit if tree else 'found images':32}" + "".join(f" {column:>15}" for column in columns)
+    head = f"found/expected {unit}" if tree else "found images"
+    yield Cells((f"{head:32}", *(f"{column:>15}" for column in columns)))
     for name in sorted({*expected, *(generator for generator, _ in found)}):
         numbers = {split: found[name, split] for split in SPLITS}
         numbers["all"] = sum(numbers.values())
         cells = [_cell(numbers[column], expected.get(name, {}).get(column), bool(tree)) for column in columns]
-        yield f"{name:32}" + "".join(f" {cell:>15}" for cell in cells)
+        yield Cells((f"{name:32}", *(f"{cell:>15}" for cell in cells)))
     numbers = {split: sum(count for (_, of), count in found.items() if of == split) for split in SPLITS}
     numbers["all"] = found.total()
     totals = {column: _total([expected[name].get(column) for name in expected]) for column in columns}
     cells = [_cell(numbers[column], totals[column], bool(tree)) for column in columns]
-    yield f"{'all sources':32}" + "".join(f" {cell:>15}" for cell in cells)
+    yield Cells((f"{'all sources':32}", *(f"{cell:>15}" for cell in cells)))
     for name, counts in expected.items():
         number, wanted = sum(found[name, split] for split in SPLITS), counts.get("all")
         if not number:

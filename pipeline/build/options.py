@@ -37,6 +37,7 @@ class BuildOptions:
     replace: tuple[str, ...] = ()
     overwrite: bool = False
     accept_duplicates: Path | None = None
+    skip_links: bool = False  # links that lead nowhere or out of the root are left out, not refused
     exclude: Path | None = None
     exclude_licences: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Running the missing tasks on Ray. The only module that imports ray.
+"""Running the missing tasks on Ray.
 
 A task of a shard writes the columns that need no tool; an actor of a pool, which keeps a tool, writes the column of one
 view. Tasks read and write files, no image passes through the object store, and a bounded window of them is in flight.
@@ -6,18 +6,10 @@ view. Tasks read and write files, no image passes through the object store, and 
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from .options import RunSettings
-from .ray_folder import ray_folder
 from .report import BuildError, OnMessage, Tally, one_line
 from .serial import limit_threads
 from .tasks import CPU, TaskList
@@ -29,13 +21,11 @@ VITAL = ("gcs_server", "raylet")  # processes of a local Ray
 STALL_S = 600.0  # without any task ending before it is said
 
 
-def run_on_ray(tasks: TaskList, tally: Tally, run: RunSettings, *, on_message: OnMessage) -> None:
-    """Write every missing column. Raises BuildError."""
-    with _ray_session(run) as ray:
-        workers = run.workers
-        if workers is None:
-            workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        _Scheduler(ray, tasks, workers).run(tally, on_message)
+def run_on_ray(ray: Any, tasks: TaskList, tally: Tally, *, workers: int | None, on_message: OnMessage) -> None:
+    """Write every missing column, in a session of `ray_session`. Raises BuildError."""
+    if workers is None:
+        workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    _Scheduler(ray, tasks, workers).run(tally, on_message)
 
 
 class _Scheduler:
@@ -162,43 +152,6 @@ class _ToolActor:
         return build_with_tool(task, self._tool)
 
 
-@contextmanager
-def _ray_session(run: RunSettings) -> Iterator[Any]:
-    """A Ray of our own, or the cluster at `ray_address`; shut down on the way out."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # every error is raised here, once
-    # Else ray.init waits for workers of its own accord, and for ever when one of them is killed before it has registered.
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    import logging
-
-    import ray
-
-    local = run.ray_address is None
-    with ExitStack() as stack:
-        own: dict[str, Any] = {}
-        if local:
-            own = {
-                "num_cpus": os.cpu_count() if run.workers is None else run.workers,
-                "object_store_memory": 100 * 2**20,  # tasks pass paths and rows, never images
-                "include_dashboard": False,
-                "_temp_dir": str(stack.enter_context(ray_folder())),
-            }
-        try:
-            with _own_sigterm():
-                ray.init(
-                    address="local" if local else run.ray_address,
-                    configure_logging=True,
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                    **own,
-                )
-        except Exception as error:  # Ray raises plain ones too, as when its node dies while it starts
-            raise BuildError(f"Ray cannot be started or reached: {one_line(error)}") from error
-        stack.callback(ray.shutdown)
-        yield ray
-
-
 def _lost_processes() -> list[str]:
     """Those of a Ray of our own that have ended and that it cannot go on without."""
     from ray._private import worker
@@ -206,32 +159,3 @@ def _lost_processes() -> list[str]:
     node = worker._global_node  # None where the cluster is somebody else's
     ended = [] if node is None else [kind for kind, _ in node.dead_processes()]
     return [kind for kind in ended if kind in VITAL]
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Around ray.init, which takes SIGTERM over: one that comes meanwhile is delivered to the handler from before.
-
-    Ray's handler raises SystemExit, and an exception from a handler is lost where Python can only print it, as in what
-    runs after a fork: the wakeup descriptor, which the interpreter itself writes to, loses none.
-    """
-    if threading.current_thread() is not threading.main_thread():  # Ray leaves it alone there
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    heard, wakeup = os.pipe()
-    os.set_blocking(wakeup, False)
-    previous = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    try:
-        yield
-        signal.signal(signal.SIGTERM, handler)  # runs what is pending first, still with Ray's handler
-    except SystemExit:  # what Ray's handler does
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        signal.set_wakeup_fd(previous)
-        os.close(wakeup)
-        numbers = os.read(heard, 1024) if select.select([heard], [], [], 0)[0] else b""
-        os.close(heard)
-        if signal.SIGTERM in numbers:
-            signal.raise_signal(signal.SIGTERM)

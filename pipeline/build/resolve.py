@@ -50,6 +50,8 @@ def resolve(options: BuildOptions) -> Intake:
         check_root(options.source_root, options.dataset)  # before weights are fetched
     views, tools = _views(options, existing)
     walk = _walk(options, settings, existing)
+    if not options.skip_links:
+        walk.check_links()
     exclude_rows(walk, licences=options.exclude_licences, file=options.exclude)
     before = existing.views if existing else {}
     if same := [name for name in options.replace if name in before and before[name].digest == views[name].digest]:

@@ -5,6 +5,7 @@ Writes OUT/split/source/id.png, masks/, labels/ (the parser's regions of the rea
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ..sources.rows import IMAGE_EXTENSIONS, hash_split
+from ..sources.rows import IMAGE_EXTENSIONS, hash_split, is_utf8
 from ..store.local import canonical_json, write_parquet
 from ..store.reading import read_file
 from ..views.errors import UnreadableImageError
 from ..views.image import read_source, resize
 from .camera import IMAGE_SIZE
+from .claim import claim
 from .draw import SCHEMA, SPLITS, VERSION, Progress, derange, reduce_labels
 from .finishes import stable_rng
 from .png import read_png, write_png
@@ -57,14 +59,17 @@ def synthesise(
     parse: Parse,
     sources: str = "seen",
     seed: int = 0,
+    parser: str = "",
     progress: Progress | None = None,
 ) -> Synthesis:
     """Apply the `seen` or `all` simulators to every photograph below `real_dir`.
 
-    Splits by a stable hash of the file's stem. Raises ValueError where there is no photograph to use.
+    Splits by a stable hash of the file's stem. Raises ValueError where there is no photograph to use, and ClaimedError where
+    `out` holds anything but the output of the same photographs and settings, which is then made again; parser: whose regions.
     """
     chosen = {"seen": SEEN, "all": tuple(SIMULATORS)}[sources]
     photographs = find_photographs(real_dir, out)
+    claim(out, _plan(photographs, sources=sources, seed=seed, parser=parser))
     total = len(photographs) * (1 + len(chosen))
     dropped: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
@@ -109,7 +114,10 @@ def find_photographs(real_dir: Path, out: Path) -> list[Photograph]:
     files = [
         file
         for file in sorted(real_dir.rglob("*"))
-        if file.suffix.lower() in IMAGE_EXTENSIONS and file.is_file() and not file.resolve().is_relative_to(resolved)
+        if file.suffix.lower() in IMAGE_EXTENSIONS
+        and is_utf8(str(file.relative_to(real_dir)))  # its name becomes an id, which is written down
+        and file.is_file()
+        and not file.resolve().is_relative_to(resolved)
     ]
     if not files:
         raise ValueError(f"{real_dir} holds no image files ({', '.join(sorted(IMAGE_EXTENSIONS))})")
@@ -124,6 +132,25 @@ def find_photographs(real_dir: Path, out: Path) -> list[Photograph]:
         following[stem] = number
         photographs.append(Photograph(file=file, id=unique, split=hash_split(file.stem)))
     return photographs
+
+
+def _plan(photographs: list[Photograph], *, sources: str, seed: int, parser: str) -> dict[str, Any]:
+    """All that decides what is written."""
+    return {
+        "version": VERSION,
+        "sources": sources,
+        "seed": seed,
+        "parser": parser,
+        "photographs": {photograph.id: _hash(photograph.file) for photograph in photographs},
+    }
+
+
+def _hash(file: Path) -> str:
+    """Empty where it cannot be read, which is said later, of every one."""
+    try:
+        return hashlib.sha256(read_file(file)).hexdigest()
+    except OSError:
+        return ""
 
 
 def crop_photograph(

@@ -43,7 +43,7 @@ def read_png(path: Path) -> npt.NDArray[np.uint8]:
 def is_whole_png(path: Path) -> bool:
     """Whether the file is there and ends with the chunk that ends every PNG."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(-12, os.SEEK_END)
             return file.read() == b"\0\0\0\0IEND\xaeB`\x82"
     except OSError:

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..demo.provenance import describe_simulators
 from ..shardset import ShardSet
-from ..store.printing import printable
+from ..sources.rows import SPLITS
+from ..store.printing import Cells, fit_lines
 
 
 def describe(shard_set: ShardSet) -> dict[str, Any]:
@@ -58,9 +59,9 @@ def describe(shard_set: ShardSet) -> dict[str, Any]:
     }
 
 
-def render(document: dict[str, Any]) -> str:
-    """The same for a person."""
-    lines = [
+def render(document: dict[str, Any], width: int | None = None) -> str:
+    """The same for a person. width: of the terminal, which the lines then fit."""
+    lines: list[str | Cells] = [
         f"{document['root']}: {document['name']}, {document['samples']} samples in {document['shards']} shards "
         f"({document['dropped']} dropped)",
         f"digest  {document['root_digest']}",
@@ -68,15 +69,15 @@ def render(document: dict[str, Any]) -> str:
         "kinds   " + _inline(document["per_kind"]),
         "families " + _inline(document["per_family"]),
         "",
-        f"{'generator':32} {'train':>7} {'val':>7} {'test':>7}  kind     family          licence",
+        Cells((f"{'generator':32}", *(f"{split:>7}" for split in SPLITS), f"{'kind':9}", f"{'family':15}", "licence")),
     ]
     for name, counts in document["per_generator"].items():
         facts = document["generators"][name]
-        numbers = " ".join(f"{counts.get(split, 0):7d}" for split in ("train", "val", "test"))
-        lines.append(f"{name:32} {numbers}  {facts['kind']:8} {facts['family']:15} {facts['licence']}")
-    lines += ["", f"{'view':8} {'MB':>9}  digest"]
+        numbers = (f"{counts.get(split, 0):7d}" for split in SPLITS)
+        lines.append(Cells((f"{name:32}", *numbers, f"{facts['kind']:9}", f"{facts['family']:15}", facts["licence"])))
+    lines += ["", Cells((f"{'view':8}", f"{'MB':>9}", "digest"))]
     for name, view in document["views"].items():
-        lines.append(f"{name:8} {view['bytes'] / 1e6:9.1f}  {view['digest']}")
+        lines.append(Cells((f"{name:8}", f"{view['bytes'] / 1e6:9.1f}", view["digest"])))
     lines += [
         "",
         "licences " + "; ".join(f"{name}: {count}" for name, count in document["provenance"]["licences"].items()),
@@ -85,34 +86,41 @@ def render(document: dict[str, Any]) -> str:
     lines.append(f"drawn or simulated rows: {synthetic} of {document['samples']}")
     lines += ["", *_audit_lines(document["audit"])]
     lines += [f"warning: {warning}" for warning in document["warnings"]]
-    return "\n".join(map(printable, lines))
+    return fit_lines(lines, width)
 
 
-def _audit_lines(audit: dict[str, Any]) -> list[str]:
+def _audit_lines(audit: dict[str, Any]) -> list[str | Cells]:
     """Two tables: what was measured per source, and how well each attribute alone names the source."""
     title = f"leak audit of {audit['rows']} rows"
-    lines = [
-        f"{title:32} {'native size':>14} {'resize':>6} {'format':>9} {'quality':>8} {'mean R  G  B':>14} {'face':>5} "
-        f"{'backgr.':>7} {'eyes at':>8}"
-    ]
+    heads = (("native size", 14), ("resize", 7), ("format", 9), ("quality", 8), ("mean R  G  B", 14), ("face", 5))
+    more = (("backgr.", 8), ("eyes at", 8))
+    lines: list[str | Cells] = [Cells((f"{title:32}", *(f"{head:>{size}}" for head, size in (*heads, *more))))]
     for name, facts in audit["sources"].items():
         size = next(iter(facts["native_sizes"]))
         if facts["num_native_sizes"] > 1:
             size += f" +{facts['num_native_sizes'] - 1}"
         colours = " ".join(f"{value:4.0f}" for value in facts["colour_means"])
         lines.append(
-            f"{name:32} {size:>14} {facts['resize_factor']['median']:6.2f} {'/'.join(facts['formats']):>9} "
-            f"{_quality(facts):>8} {colours:>14} {_face(facts)}"
-        )
+            Cells(
+                (
+                    f"{name:32}", f"{size:>14}", f"{facts['resize_factor']['median']:7.2f}",
+                    f"{'/'.join(facts['formats']):>9}", f"{_quality(facts):>8}", f"{colours:>14}", *_face(facts),
+                )
+            )
+        )  # fmt: skip
     found = audit["tells_apart"]
     if found["attributes"]:
         head = f"names the source by itself, {found['folds']}-fold by identity"
-        lines += ["", f"{head:50} {'right':>6} {'shuffled':>8} {'chance':>6}"]
+        lines += ["", Cells((f"{head:50}", f"{'right':>6}", f"{'shuffled':>9}", f"{'chance':>7}", ""))]
         for name, facts in found["attributes"].items():
             lines.append(
-                f"{name:50} {facts['accuracy']:6.0%} {facts['shuffled_labels']:8.0%} {found['chance']:6.0%}"
-                + ("  the same for all" if facts["constant"] else "")
-            )
+                Cells(
+                    (
+                        f"{name:50}", f"{facts['accuracy']:6.0%}", f"{facts['shuffled_labels']:9.0%}",
+                        f"{found['chance']:7.0%}", " the same for all" if facts["constant"] else "",
+                    )
+                )
+            )  # fmt: skip
     if found["left_out"]:
         lines.append(f"too few rows to tell: {', '.join(found['left_out'])}")
     alike = audit["near_duplicates"]
@@ -134,13 +142,13 @@ def _quality(facts: dict[str, Any]) -> str:
     return f"{quality['min']:.0f}..{quality['max']:.0f}" if quality else "-"
 
 
-def _face(facts: dict[str, Any]) -> str:
+def _face(facts: dict[str, Any]) -> tuple[str, ...]:
     """Median share of face, mean share of background, mean centre of the eyes."""
     if "alignment" not in facts:
-        return f"{'-':>5} {'-':>7} {'-':>8}"
+        return f"{'-':>5}", f"{'-':>8}", f"{'-':>8}"
     eyes = facts["alignment"]["eyes"]["centre"]
     at = f"{eyes[0]:.0f},{eyes[1]:.0f}" if eyes else "-"
-    return f"{facts['face_share']['median']:5.0%} {facts['background_share']:7.0%} {at:>8}"
+    return f"{facts['face_share']['median']:5.0%}", f"{facts['background_share']:8.0%}", f"{at:>8}"
 
 
 def _by_source(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

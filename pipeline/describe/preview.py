@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..shardset import ShardSet, ShardSetError, is_within
 from ..store.local import write_bytes
-from ..store.printing import printable
+from ..store.printing import Cells, fit_lines, printable
 from ..views import VIEWS
 from ..views.column import ordered
 from ..views.view import PICTURE_SIDE, Picture
@@ -30,21 +30,21 @@ class GridError(ValueError):
     """A picture that cannot be, or not there (exit code 2)."""
 
 
-def describe_rows(shard_set: ShardSet, count: int | None) -> str:
+def describe_rows(shard_set: ShardSet, count: int | None, width: int | None = None) -> str:
     """The first rows of the index, then the first one of every source that is not among them, as a table; below it the
-    sentences of each source."""
+    sentences of each source. width: of the terminal, which the table then fits."""
     count = count or NUM_ROWS
     prompts = shard_set.document["prompts"]
     names = shard_set.index["generator"].to_pylist()
     firsts = {name: names.index(name) for name in dict.fromkeys(names)}
     shown = [*range(min(count, len(names))), *(row for row in firsts.values() if row >= count)]
     rows = shard_set.index.take(shown).to_pylist()
-    lines = _aligned([HEADINGS, *(tuple(map(printable, _cells(row))) for row in rows)])
+    lines: list[str | Cells] = [*_aligned([HEADINGS, *(tuple(map(printable, _cells(row))) for row in rows)])]
     for name in dict.fromkeys(row["generator"] for row in rows):
         sentences = [sentence for sentence in prompts.get(name, {}).get("sentences", []) if sentence]
         if sentences:
             lines += ["", f"{printable(name)}:", *(f"  {printable(sentence)}" for sentence in sentences)]
-    return "\n".join(lines)
+    return fit_lines(lines, width)
 
 
 HEADINGS = ("source", "kind", "family", "split", "shard", "row", "size", "format", "key", "file")
@@ -56,10 +56,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (*labels, str(row["row"]), size, row["source_format"], row["key"], row["source_path"])
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: list[tuple[str, ...]]) -> list[Cells]:
     """Columns as wide as what stands in them, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    widths = [max(map(len, column)) + 1 for column in zip(*rows, strict=True)]
+    return [Cells(map(str.ljust, row, widths)) for row in rows]
 
 
 def write_grid(shard_set: ShardSet, count: int | None, path: Path) -> None:

@@ -71,8 +71,8 @@ DATASETS: dict[str, Dataset] = {
         *(_drawn(name, what) for name, what in _DRAWN.items()),
         Dataset(
             name="folder",
-            layout="DIR/[train|val|test/]GENERATOR/**/*.png|jpg|jpeg|webp|bmp|tif; without split folders a stable hash of the "
-            "file's stem decides (75 / 12.5 / 12.5 %)",
+            layout="DIR/[train|val|test/]GENERATOR/**/*.png|jpg|jpeg|webp|bmp|tif|avif|heic; without split folders a stable "
+            "hash of the file's stem decides (75 / 12.5 / 12.5 %)",
             licence="your files'",
             obtain="any folder of faces, one sub-folder a generator; real photographs in `real`",
             walk=walk_folder,

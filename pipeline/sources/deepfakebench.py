@@ -18,7 +18,6 @@ from .rows import (
     SourceError,
     SourceRow,
     Walk,
-    check_inside,
     check_root,
     count_shared,
     finish_walk,
@@ -46,7 +45,7 @@ def walk_deepfakebench(root: Path | None, taxonomy: Taxonomy) -> Walk:
     root = check_root(root, "deepfakebench")
     files, folder = _find_files(root)
     walk = Walk(root=folder, rows=[])
-    finder = _Finder(folder)
+    finder = _Finder(folder, walk)
     rows: dict[str, SourceRow] = {}
     absent: list[str] = []
     moved: set[str] = set()
@@ -142,8 +141,8 @@ def _generator(label: str, taxonomy: Taxonomy, walk: Walk) -> Generator:
 class _Finder:
     """A listed path -> the path below the folder: its longest end that is there."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._dropped = folder, 0
+    def __init__(self, folder: Path, walk: Walk) -> None:
+        self._folder, self._walk, self._dropped = folder, walk, 0
 
     def find(self, listed: str) -> str | None:
         parts = [part for part in listed.replace("\\", "/").split("/") if part not in ("", ".")]
@@ -151,8 +150,8 @@ class _Finder:
             end = parts[dropped:]
             if end and ".." not in end and os.path.exists(path := "/".join((str(self._folder), *end))):  # noqa: PTH110
                 self._dropped = dropped
-                if os.path.islink(path):  # noqa: PTH114
-                    check_inside(Path(path), self._folder, "/".join(end))
+                if os.path.islink(path) and not self._walk.takes(Path(path), "/".join(end)):  # noqa: PTH114
+                    return None
                 return "/".join(end)
         return None
 

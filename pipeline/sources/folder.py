@@ -17,7 +17,6 @@ from .rows import (
     SourceError,
     SourceRow,
     Walk,
-    check_inside,
     check_root,
     count_shared,
     finish_walk,
@@ -47,8 +46,8 @@ def walk_folder(root: Path | None, taxonomy: Taxonomy, grouping: Grouping = Grou
             if not is_utf8(relative):
                 walk.unused[NOT_UTF8] += 1
                 continue
-            if path.is_symlink():
-                check_inside(path, root, relative)
+            if path.is_symlink() and not walk.takes(path, relative):
+                continue
             group = grouping.group_of(relative, path.stem)
             if group is None:
                 unmatched.append(relative)

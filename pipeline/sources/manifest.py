@@ -49,6 +49,8 @@ def walk_manifest(root: Path | None, taxonomy: Taxonomy) -> Walk:
         if row is None:
             walk.unused[TWO_SPLITS] += 1
             continue
+        if not walk.takes(walk.root / row.path, where):
+            continue
         before, other = first.setdefault(row.path, (number, row))
         if before != number:
             splits = f", as {other.split} there and {row.split} here" if other.split != row.split else ""
@@ -70,7 +72,7 @@ def walk_manifest(root: Path | None, taxonomy: Taxonomy) -> Walk:
 
 
 def _row(record: dict[str, Any], where: str, root: Path, taxonomy: Taxonomy) -> SourceRow | None:
-    path = check_relative(str(record["path"] or ""), root, where)
+    path = check_relative(str(record["path"] or ""), where)
     generator = _generator(record, where, taxonomy)
     group = str(record.get("group") or record.get("source_id") or Path(path).stem)
     split = str(record.get("split") or "")

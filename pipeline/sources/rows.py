@@ -20,7 +20,9 @@ SPLIT_ALIASES = {
 TWO_SPLITS = "its identities fall into different splits"
 LINKED_FOLDER = "a link to a folder"
 NOT_UTF8 = "its path is not UTF-8"
-IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+BAD_LINK = "a link that leads nowhere or out of the root"
+MAX_NAMED = 20  # of what is wrong, in one sentence
+IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"}
 SHARES = {"train": 0.75, "val": 0.125, "test": 0.125}  # exact in floating point
 
 
@@ -50,6 +52,28 @@ class Walk:
     rows: list[SourceRow]
     unused: Counter[str] = field(default_factory=Counter)  # reason -> number of files
     warnings: list[str] = field(default_factory=list)
+    bad_links: list[str] = field(
+        default_factory=list
+    )  # left out, counted in `unused` too; a build refuses them all at once
+
+    def takes(self, path: Path, name: str) -> bool:
+        """False where `path` is reached through a link that leads nowhere or out of the root."""
+        try:
+            check_inside(path, self.root, name)
+        except SourceError as error:
+            self.bad_links.append(str(error))
+            self.unused[BAD_LINK] += 1
+            return False
+        return True
+
+    def check_links(self) -> None:
+        """Raises SourceError with every bad link."""
+        if self.bad_links:
+            more = f" and {len(self.bad_links) - MAX_NAMED} more" if len(self.bad_links) > MAX_NAMED else ""
+            raise SourceError(
+                f"{len(self.bad_links)} links lead nowhere or out of the root ({'; '.join(self.bad_links[:MAX_NAMED])}{more}); "
+                "take them away, or leave them out with --skip-links"
+            )
 
 
 def hash_split(identity: str, among: tuple[str, ...] = SPLITS) -> str:
@@ -78,14 +102,13 @@ def check_root(root: Path | None, dataset: str) -> Path:
     return root.resolve()
 
 
-def check_relative(path: str, root: Path, where: str) -> str:
-    """A manifest's path in posix form; it must be relative and stay below the root, links followed."""
+def check_relative(path: str, where: str) -> str:
+    """A manifest's path in posix form; it must be relative and stay below the root. Links are `Walk.takes`'s."""
     pure = PurePosixPath(path.replace("\\", "/"))
     if not path or pure.is_absolute() or (len(path) > 1 and path[1] == ":"):
         raise SourceError(f"{where}: path {path!r} must be relative to the manifest's folder")
     if ".." in pure.parts:
         raise SourceError(f"{where}: path {path!r} leaves the root through '..'")
-    check_inside(root / pure, root, where)
     return pure.as_posix()
 
 
@@ -116,6 +139,7 @@ def unreadable(error: OSError) -> SourceError:
 def finish_walk(walk: Walk, dataset: str) -> Walk:
     """Sort, and refuse an empty dataset or one path twice."""
     if not walk.rows:
+        walk.check_links()
         left_out = ", ".join(f"{count} x {reason}" for reason, count in sorted(walk.unused.items()) if count)
         raise SourceError(
             f"no images found under {walk.root} for --dataset {dataset}{f' (left out: {left_out})' if left_out else ''}; "

@@ -20,7 +20,6 @@ from .rows import (
     SourceError,
     SourceRow,
     Walk,
-    check_inside,
     check_root,
     count_shared,
     finish_walk,
@@ -105,8 +104,8 @@ def _list(root: Path, layout: Layout, walk: Walk) -> _Listing:
                 else:
                     others += 1
                     path = folder + entry.name
-                    if entry.is_symlink():
-                        check_inside(root / path, root, path)
+                    if entry.is_symlink() and not walk.takes(root / path, path):
+                        continue
                     if os.path.splitext(entry.name)[1].lower() not in IMAGE_EXTENSIONS:  # noqa: PTH122 - 100,000 names
                         listing.others.append(path)
                     else:

@@ -19,6 +19,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .codec import NPY, PNG
 from .errors import UnreadableImageError
+from .formats import boxed_formats
 from .jpeg import is_cut
 from .probe import probe_jpeg
 from .view import Computed, Params, Picture, Sample, View
@@ -69,11 +70,12 @@ def read_source(data: bytes, params: ImageParams | None = None) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # EXIF oddities: the pixels decide
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=boxed_formats(data) or FORMATS) as image:
                 _check_size(image.size, params)
                 image_format, quality = str(image.format), jpeg_quality(image)
                 if image_format == "TIFF" and image.mode == "I":  # 32 bits; of a PNG it is Pillow 10's word for 16
                     raise UnreadableImageError("32-bit pixels have no defined range")
+                _check_colours(image)
                 is_turned = image.getexif().get(_ORIENTATION, 1) != 1  # exif_transpose would copy every image
                 is_plain = image_format == "JPEG" and image.mode == "RGB" and not is_turned
                 rgb = _decode_whole_jpeg(data, image.size) if is_plain else None
@@ -126,6 +128,16 @@ def jpeg_quality(image: Image.Image) -> int:
     scale = 100.0 * float(np.sum(table)) / _STANDARD_LUMA_SUM
     quality = (200.0 - scale) / 2.0 if scale <= 100.0 else 5000.0 / scale
     return int(np.clip(round(quality), 1, 100))
+
+
+def _check_colours(image: Image.Image) -> None:
+    """Pillow converts CMYK without a look at the profile that says what its inks are, and LAB not at all."""
+    if image.mode == "CMYK" and image.info.get("icc_profile"):
+        raise UnreadableImageError(
+            "CMYK with a colour profile of its own: its colours would be guessed; save it as sRGB"
+        )
+    if image.mode == "LAB":
+        raise UnreadableImageError("LAB colours are not converted; save it as sRGB")
 
 
 def _check_size(size: tuple[int, int], params: ImageParams) -> None:

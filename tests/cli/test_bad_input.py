@@ -222,3 +222,13 @@ def test_a_changed_source_fails_the_parsing(faces: Path, tmp_path: Path) -> None
     done = build(root, tmp_path / "out", "--views", "parsing", "--parser", "bisenet-lite", "--workers", "1")
     assert done.returncode == 1
     assert "val/real/val000.png changed since its image was stored" in sentence(done.stderr)
+
+
+def test_a_build_without_its_weights_leaves_nothing(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = build(faces, tmp_path / "new/root", "--workers", "0")
+    assert done.returncode == 1 and "--parser bisenet-lite" in sentence(done.stderr)
+    assert not (tmp_path / "new").exists()

@@ -341,3 +341,11 @@ def test_what_was_not_trained_on_is_unseen(invoke: Invoke, small_root: Path, tmp
     done = invoke(evaluate.main, tmp_path / "run", "--shards", small_root, "--json", "--device", "cpu")
     parts = {name: facts["part"] for name, facts in json.loads(done.stdout)["detection"]["sources"].items()}
     assert parts == {"sim-efs-gan-vq": "seen", "sim-fs-gan-near": "seen", "sim-efs-gan-fir": "unseen"}
+
+
+def test_the_judgement_after_a_training_shows_how_far_it_is(
+    small_root: Path, small_protocol: str, tmp_path: Path
+) -> None:
+    done = fit(small_root, tmp_path / "run", "--protocol", small_protocol)
+    assert done.exit_code == 0
+    assert [what in done.stderr for what in ("judging the best weights: 100%", "leak controls: 100%")] == [True, True]

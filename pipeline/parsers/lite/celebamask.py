@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ...store.reading import open_regular
 from ..orders import ORDERS, Labels, to_bisenet
 
 SIZE = 512  # pixels a side of the label maps
@@ -34,7 +35,7 @@ class Photograph:
 
     def read(self) -> tuple[RGB, Labels]:
         """RGB uint8 (512, 512, 3), labels uint8 (512, 512) in BiSeNet's order."""
-        with Image.open(self.image) as image:
+        with open_regular(self.image) as file, Image.open(file) as image:
             rgb = np.array(image.convert("RGB"))
         if rgb.shape[:2] != (SIZE, SIZE):
             rgb = np.asarray(cv2.resize(rgb, (SIZE, SIZE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -42,7 +43,7 @@ class Photograph:
         return rgb, to_bisenet("celebamask-hq")[labels]
 
     def _read_map(self) -> Labels:
-        with Image.open(self.mask) as image:
+        with open_regular(self.mask) as file, Image.open(file) as image:
             labels = np.array(image)  # mode P or L: the indices
         if labels.shape != (SIZE, SIZE) or labels.max() >= len(ORDERS["celebamask-hq"]):
             raise ValueError(f"{self.mask}: expected a {SIZE}x{SIZE} map of labels 0..18, got {labels.shape}")
@@ -53,7 +54,7 @@ class Photograph:
         for i, part in enumerate(PARTS, start=1):
             path = self.mask / f"{int(self.stem):05d}_{part}.png"
             if path.exists():  # a part that is not in the picture has no file
-                with Image.open(path) as image:
+                with open_regular(path) as file, Image.open(file) as image:
                     labels[np.array(image.convert("L")) > 127] = i
         return labels
 

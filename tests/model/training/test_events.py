@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bmrl.model.training.events import crc32c, header, scalars
-from bmrl.model.training.metrics import EVENTS, open_metrics
+from bmrl.model.training.metrics import events_file, open_metrics
 
 
 def records(data: bytes) -> Iterator[bytes]:
@@ -91,7 +91,7 @@ def test_a_resumed_log_and_its_events_are_cut_alike(tmp_path: Path) -> None:
         log.write({"step": 3, "epoch": 1, "loss": 0.125})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line.get("step") for line in lines] == [1, 2, None, 3] and lines[-1]["loss"] == 0.125
-    assert read((tmp_path / EVENTS).read_bytes()) == [
+    assert read(events_file(tmp_path).read_bytes()) == [
         (1, {"train/epoch": 0.0, "train/loss": 0.25}),
         (2, {"train/epoch": 0.0, "train/loss": 0.5}),
         (2, {"validation/epoch": 0.0, "validation/val_nll": 0.75, "validation/val_accuracy": 0.5}),
@@ -102,7 +102,21 @@ def test_a_resumed_log_and_its_events_are_cut_alike(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_left_out_of_the_events(tmp_path: Path) -> None:
     with open_metrics(tmp_path, 0, 0) as log:
         log.write({"step": 1, "epoch": 0, "loss": 1.0, "accuracy": float("nan")})
-    assert read((tmp_path / EVENTS).read_bytes()) == [(1, {"train/epoch": 0.0, "train/loss": pytest.approx(1.0)})]
+    assert read(events_file(tmp_path).read_bytes()) == [(1, {"train/epoch": 0.0, "train/loss": pytest.approx(1.0)})]
+
+
+def test_the_events_carry_the_run_s_name(tmp_path: Path) -> None:
+    run = tmp_path / "first"
+    (run / "tensorboard").mkdir(parents=True)
+    (run / "tensorboard/events.out.tfevents.bmrl").touch()  # of version 0.1
+    with open_metrics(run, 0, 0) as log:
+        log.write({"step": 1, "epoch": 0, "loss": 1.0})
+    assert [path.relative_to(run).as_posix() for path in run.rglob("events*")] == [
+        "tensorboard/first/events.out.tfevents.bmrl"
+    ]
+    run.rename(tmp_path / "second")
+    with open_metrics(tmp_path / "second", 1, 0):
+        assert [path.parent.name for path in tmp_path.rglob("events*")] == ["second"]
 
 
 def test_a_figure_beyond_float32_is_left_out(tmp_path: Path) -> None:

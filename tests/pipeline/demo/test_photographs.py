@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bmrl.pipeline.demo.claim import ClaimedError
 from bmrl.pipeline.demo.faces import Face
 from bmrl.pipeline.demo.photographs import crop_photograph, find_photographs, synthesise
 from bmrl.pipeline.demo.png import png_text, read_png
@@ -114,3 +115,31 @@ def test_ids_of_many_equal_names(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_bytes(b"x")
     found = [photograph.id for photograph in find_photographs(tmp_path, tmp_path / "out")]
     assert found == ["a", "a-2", "a-3", "a-4", "a-2-2", "a-5", "a-2-3"]
+
+
+def test_an_output_is_never_mixed(folder: Path, parse, faces: list[Face], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    made = synthesise(folder, out, parse=parse, sources="seen")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    made.manifest.unlink()  # stopped before its end: the same plan goes on
+    synthesise(folder, out, parse=parse, sources="seen")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    with pytest.raises(ClaimedError, match=f"--out {out} holds the output of other --seed; give another folder"):
+        synthesise(folder, out, parse=parse, sources="seen", seed=1)
+    with pytest.raises(ClaimedError, match="of other --sources;"):
+        synthesise(folder, out, parse=parse, sources="all")
+    Image.fromarray(faces[0].rgb).save(folder / "new.png")
+    with pytest.raises(ClaimedError, match="of other photographs;"):
+        synthesise(folder, out, parse=parse, sources="seen")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "synth.json").unlink()  # of version 0.1, or somebody's own folder
+    with pytest.raises(ClaimedError, match="files that are not of this synth"):
+        synthesise(folder, out, parse=parse, sources="seen")
+
+
+def test_hostile_names_of_photographs(faces: list[Face], parse, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "real").mkdir()
+    for number, name in enumerate(["a\nb", "c\x1b[2J", "<script>", "=cmd()", "d\udcff", "e" * 180]):
+        Image.fromarray(faces[number % len(faces)].rgb).save(tmp_path / "real" / f"{name}.png")
+    made = synthesise(tmp_path / "real", tmp_path / "out", parse=parse, sources="seen")
+    assert made.num_photographs == 5, "a name that is no UTF-8 cannot be written down"

@@ -101,8 +101,13 @@ def test_images_beside_the_generators_are_counted(root: Path) -> None:
 
 def test_a_link_to_itself_is_named(root: Path) -> None:
     (root / "real/loop.png").symlink_to("loop.png")
-    with pytest.raises(SourceError, match=r"real/loop\.png: 'loop\.png' leads nowhere"):
-        walk_folder(root, TAXONOMY)
+    (root / "real/far.png").symlink_to("/etc/hostname")
+    found = walk_folder(root, TAXONOMY)
+    assert paths(found) == WHOLE and found.unused == {"a link that leads nowhere or out of the root": 2}
+    with pytest.raises(SourceError, match=r"2 links .*real/loop\.png: 'loop\.png' leads nowhere") as error:
+        found.check_links()
+    assert "real/far.png: far.png is a link that leads out of the root" in str(error.value)
+    assert str(error.value).endswith("; take them away, or leave them out with --skip-links")
 
 
 def test_paths_that_are_not_utf8_are_counted(root: Path) -> None:

@@ -101,7 +101,12 @@ def test_a_link_out_of_the_root_is_refused(tmp_path: Path) -> None:
     inside.mkdir()
     (inside / "link.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(SourceError, match="leads out of the root"):
-        walk(inside, "path,generator\nlink.png,real\n")
+        walk(inside, "path,generator\nlink.png,real\n")  # the only row
+    (inside / "manifest.csv").write_text("path,generator\n" + "link.png,real\n" * 30 + "a.png,real\n")
+    found = walk_manifest(inside, TAXONOMY)
+    assert [row.path for row in found.rows] == ["a.png"] and len(found.bad_links) == 30
+    with pytest.raises(SourceError, match=r"^30 links .*manifest.csv row 20: .* and 10 more\); take them away"):
+        found.check_links()
 
 
 def test_columns_of_another_purpose_are_left_alone(tmp_path: Path) -> None:

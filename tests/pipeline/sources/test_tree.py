@@ -134,7 +134,7 @@ def test_links_out_of_the_root_are_refused_and_linked_folders_counted(tmp_path: 
     (tmp_path / "outside/x.png").write_bytes(b"x")
     (root / "OWDFA40/train/0_Real/x.png").symlink_to(tmp_path / "outside/x.png")
     with pytest.raises(SourceError, match=r"0_Real/x\.png: x\.png is a link that leads out of the root"):
-        DATASETS["owdfa40"].walk(root, TAXONOMY)
+        DATASETS["owdfa40"].walk(root, TAXONOMY).check_links()
 
 
 LAYOUT: dict[str, Any] = {"name": "own", "layout": "l", "licence": "n", "obtain": "o", "patterns": [{"path": "*"}]}

@@ -3,6 +3,7 @@ import struct
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
@@ -188,3 +189,45 @@ def test_a_truncated_jpeg_is_refused_and_not_filled_with_gray() -> None:
     for length in (len(data) - 20, len(data) // 2, 700):
         with pytest.raises(UnreadableImageError, match="truncated"):
             read_source(data[:length])
+
+
+def test_colours_that_would_be_guessed() -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    face = Image.fromarray(np.full((96, 96, 3), 90, np.uint8))
+    for image, form, options, words in (
+        (face.convert("CMYK"), "JPEG", {"icc_profile": profile}, "CMYK with a colour profile of its own"),
+        (Image.new("LAB", (96, 96)), "TIFF", {}, "LAB colours are not converted"),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, form, **options)
+        with pytest.raises(UnreadableImageError, match=words):
+            read_source(buffer.getvalue())
+    buffer = io.BytesIO()
+    face.convert("CMYK").save(buffer, "JPEG")
+    assert read_source(buffer.getvalue()).rgb.shape == (96, 96, 3)
+
+
+def test_avif_and_heic_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import features
+
+    from bmrl.pipeline.views import formats
+
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40
+    monkeypatch.setattr(formats, "import_module", Mock(side_effect=ImportError))
+    if "HEIF" not in Image.OPEN:
+        with pytest.raises(
+            UnreadableImageError, match=r"a HEIC image, which needs pillow-heif; pip install 'bmrl\[heif\]'"
+        ):
+            read_source(heic)
+    if features.check("avif"):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((96, 96, 3), 90, np.uint8)).save(buffer, "AVIF")
+        source = read_source(buffer.getvalue())
+        assert source.format == "AVIF" and np.abs(source.rgb.astype(int) - 90).max() < 4
+        with pytest.raises(UnreadableImageError, match=r"not an image file|cannot be decoded"):
+            read_source(buffer.getvalue()[:200])
+    monkeypatch.setattr(features, "check", lambda _: False)
+    with pytest.raises(UnreadableImageError, match=r"an AVIF image, .*; install pillow 11\.3 or newer"):
+        read_source(b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf" + b"\0" * 40)
