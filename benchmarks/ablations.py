@@ -42,7 +42,7 @@ from bmrl.model.errors import StoppedError
 from bmrl.model.resolve import resolve_config
 from bmrl.pipeline.protocols import load_protocol
 from bmrl.pipeline.shardset import ShardSet
-from bmrl.pipeline.store.local import RootBusyError, lock_root
+from bmrl.pipeline.store.lock import RootBusyError, lock_root
 
 FACTORS = "1/3,1,3"  # learning rates: the preset's times these
 WAIT_S = 5.0  # until the next look at a row that another process is at

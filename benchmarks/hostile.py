@@ -248,8 +248,6 @@ def main() -> None:
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     sets = make_sets(work / "sets")
-    jail = work / "jail/a/b"
-    jail.mkdir(parents=True, exist_ok=True)
     if options.only is not None:
         show(options.only, sets, work / "shown/a/b")
         return
@@ -264,7 +262,7 @@ def main() -> None:
         ("documents", commands.run_functions, numbers),
         ("commands", commands.run_commands, numbers[::EVERY]),
     ):
-        log = Log(work / f"{name}.jsonl")
+        log, jail = Log(work / f"{name}.jsonl"), work / f"jail-{name}/a/b"
         if name in parts:
             shutil.rmtree(jail, ignore_errors=True)
             jail.mkdir(parents=True)

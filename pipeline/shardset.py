@@ -20,7 +20,7 @@ from .shards.names import DATASET_JSON, PLAN_JSON, SUMS
 from .shards.opening import TableError, read_tables
 from .shards.selection import Selection, plans_of, selection_digest, shard_names_of
 from .shards.sums import SUMS_BYTES, read_sums
-from .store.local import lock_holder
+from .store.lock import lock_holder
 from .store.reading import read_within
 from .views.column import ViewPlan
 

@@ -21,7 +21,7 @@ def info(root: Path, as_json: bool, card: Path | None) -> None:
     from ...pipeline.describe.info import describe, render
     from ...pipeline.shards.tars import DamagedShardError
     from ...pipeline.shardset import ShardSet, ShardSetError
-    from ...pipeline.store.local import lock_holder
+    from ...pipeline.store.lock import lock_holder
 
     with sentences(failed=(ShardSetError, DamagedShardError, OSError), wrong_use=(CardError,)):
         shard_set = ShardSet.open(root)

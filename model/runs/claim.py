@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ...pipeline.store.local import NO_LOCKS, RootBusyError, lock_root
+from ...pipeline.store.lock import NO_LOCKS, RootBusyError, lock_root
 from ..config import config_to_json
 from ..errors import TrainingError, WrongUseError
 from .folder import Run, read_run, write_run

@@ -49,8 +49,8 @@ class MetricsLog:
 def open_metrics(run: Path, step: int, epoch: int) -> MetricsLog:
     """The log of a run that stands at a checkpoint: lines after it are dropped, steps beyond it and validations of epochs
     not finished by it; the event file is written anew from what is left."""
-    for name in (NAME, EVENTS):
-        check_no_link(run, name, of="a run")
+    for path in (run / NAME, events_file(run)):
+        check_no_link(run, path.relative_to(run).as_posix(), of="a run")
     lines, kept = _read(run / NAME), []
     for line, record in lines:
         if record is not None and (record["step"] <= step if "step" in record else record["epoch"] < epoch):

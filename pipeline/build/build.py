@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from ..shards.complete import read_finished
 from ..shards.finish import Finished, begin_changes, finalise
 from ..shards.plan import PlanError, write_plan
-from ..store.local import NO_LOCKS, RootBusyError, lock_root, remove_temporaries
+from ..store.local import remove_temporaries
+from ..store.lock import NO_LOCKS, RootBusyError, lock_root
 from .clear import clear
 from .options import BuildOptions, RunSettings
 from .ray_runner import run_on_ray
@@ -70,9 +71,8 @@ def _build_locked(
         ray = stack.enter_context(ray_session(run)) if missing and run.workers != 0 else None
         if finished is None:
             begin_changes(options.out)
-            write_plan(
-                options.out, plan
-            )  # on resume the same bytes again, in place of ones that were damaged or edited
+            # On resume the same bytes again, in place of ones that were damaged or edited.
+            write_plan(options.out, plan)
         if missing:
             tasks = TaskList(
                 root=options.out, source_root=intake.walk.root, plan=plan, missing=missing, tools=intake.tools

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..views.codec import encode_png
 from .tars import ExportError, check_out
 
 BATCH = 64  # samples in memory
+MAX_PART = 200  # bytes of a folder's name; file systems take 255
 
 
 def export_deepfakebench(shard_set: ShardSet, out: Path) -> int:
@@ -55,6 +57,8 @@ def export_deepfakebench(shard_set: ShardSet, out: Path) -> int:
 
 
 def _part(name: str) -> str:
-    """One part of a path below OUT, whatever a manifest calls its generators and groups."""
-    part = name.replace("/", "_")
+    """One part of a path below OUT, whatever a manifest calls its generators and groups; a long one ends in its hash."""
+    part = name.replace("/", "_").replace("\0", "_")
+    if len(data := part.encode()) > MAX_PART:
+        part = f"{data[: MAX_PART - 17].decode(errors='ignore')}-{hashlib.sha256(data).hexdigest()[:16]}"
     return f"_{part}" if part in ("", ".", "..") else part

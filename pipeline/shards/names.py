@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..store.local import LOG
+from ..store.lock import LOG
 from ..views import VIEWS
 
 PLAN_JSON = "plan.json"

@@ -18,7 +18,7 @@ import torch
 from bmrl.model.attributors.bmrl import PRESETS
 from bmrl.model.training.checkpoint import save_weights
 from bmrl.pipeline.shardset import ShardSet
-from bmrl.pipeline.store.local import lock_root
+from bmrl.pipeline.store.lock import lock_root
 
 Study = Callable[..., None]
 RATES = [1e-3 / 3, 1e-3, 3e-3]
@@ -312,6 +312,7 @@ def test_a_study_from_the_first_step_to_the_table(study: Study, log: Any, tmp_pa
         "config.json",
         "metrics.jsonl",
         "state.json",
+        "statistics.safetensors",
     ]
     capsys.readouterr()
     study("table", "--groups", "x,y", "--out", str(tmp_path / "table.md"))

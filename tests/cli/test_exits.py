@@ -115,3 +115,30 @@ def test_an_error_of_the_system_is_told_without_its_number(capsys: pytest.Captur
     with pytest.raises(SystemExit), sentences(failed=(OSError,)):
         Path("/nowhere/at/all").read_bytes()
     assert capsys.readouterr().err == "error: /nowhere/at/all: No such file or directory\n"
+
+
+ABORT_IN_A_LIBRARYS_EXIT_HOOK = """
+import atexit, ctypes, os, signal
+import click
+from bmrl.cli.exits import Command
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(libc.abort, None, None)  # as a half made thread of C++ does
+atexit.register(print, "hooks of Python run")
+
+@click.command(cls=Command)
+def main():
+    print("a result")
+    os.kill(os.getpid(), signal.SIGINT)
+
+main()
+"""
+
+
+def test_a_library_that_aborts_at_the_end_changes_nothing() -> None:
+    command = [sys.executable, "-c", ABORT_IN_A_LIBRARYS_EXIT_HOOK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == "a result\nhooks of Python run\n"
+    assert done.stderr == "interrupted: what is committed stays, the same command goes on\n"

@@ -12,9 +12,9 @@ import pytest
 from click.testing import Result
 
 from bmrl.cli.prep import main
-from bmrl.pipeline.store.local import RootBusyError, lock_holder, lock_root
+from bmrl.pipeline.store.lock import RootBusyError, lock_holder, lock_root
 
-HOLD = "import sys; from pathlib import Path; from bmrl.pipeline.store.local import lock_root\n" + (
+HOLD = "import sys; from pathlib import Path; from bmrl.pipeline.store.lock import lock_root\n" + (
     "with lock_root(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 )
 

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from bmrl.cli import train
-from bmrl.pipeline.store.local import lock_root
+from bmrl.pipeline.store.lock import lock_root
 
 training = import_module("bmrl.model.runs.train")  # the package names a function so
 calibration = import_module("bmrl.model.runs.calibrate")

@@ -31,7 +31,8 @@ from bmrl.pipeline.build.resolve import resolve
 from bmrl.pipeline.build.work import ShardTask, SourceChangedError, build_with_tool
 from bmrl.pipeline.shards.plan import PlanError, write_plan
 from bmrl.pipeline.store import reading
-from bmrl.pipeline.store.local import AtomicFile, RootBusyError, lock_root
+from bmrl.pipeline.store.local import AtomicFile
+from bmrl.pipeline.store.lock import RootBusyError, lock_root
 from bmrl.pipeline.views.parsing import Labels
 from bmrl.pipeline.views.view import Sample
 
@@ -381,7 +382,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_killed_builder_blocks_nobody(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from bmrl.pipeline.store.local import lock_root\n"
+        "import sys, time; from pathlib import Path; from bmrl.pipeline.store.lock import lock_root\n"
         "with lock_root(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from support import content, write_faces
@@ -86,3 +89,17 @@ def test_nothing_is_written_into_the_shard_set(
     assert result.exit_code == 2
     assert "inside the shard set" in result.stderr or "not an empty folder" in result.stderr
     assert content(small_copy) == before
+
+
+@pytest.mark.parametrize("group", ["x" * 300, "é" * 200, "a\0b", "a/b", ".."])
+def test_a_group_that_is_no_name_of_a_folder(group: str, small_copy: Path, tmp_path: Path) -> None:
+    index = pq.read_table(small_copy / "index.parquet")
+    groups = [group, *index["group"].to_pylist()[1:]]
+    number = index.column_names.index("group")
+    pq.write_table(index.set_column(number, "group", pa.array(groups)), small_copy / "index.parquet")
+    digest = hashlib.sha256((small_copy / "index.parquet").read_bytes()).hexdigest()
+    sums = (small_copy / "SHA256SUMS").read_text().splitlines()
+    sealed = [f"{digest}  index.parquet" if line.endswith("  index.parquet") else line for line in sums]
+    (small_copy / "SHA256SUMS").write_text("\n".join(sealed) + "\n")
+    assert export_deepfakebench(ShardSet.open(small_copy), tmp_path / "out") == 50
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 50
