@@ -27,13 +27,18 @@ class NotRegularError(OSError):
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. Raises OSError; NotRegularError without waiting for a pipe's other end."""
     _check_mode(os.stat(path).st_mode, path)  # noqa: PTH116 - opening a device may do something
-    descriptor = os.open(path, _FLAGS)
+    # One owner of the descriptor at every moment: an interrupt between two of them would close it twice.
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - Path.open knows no opener
     try:
-        _check_mode(os.fstat(descriptor).st_mode, path)
-        return open(descriptor, "rb")  # noqa: PTH123 - of a descriptor
+        _check_mode(os.fstat(file.fileno()).st_mode, path)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
+
+
+def _without_waiting(path: str, _: int) -> int:
+    return os.open(path, _FLAGS)
 
 
 def read_file(path: Path, *, limit: int = IMAGE_BYTES) -> bytes:

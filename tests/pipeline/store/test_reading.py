@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bmrl.pipeline.store import reading
 from bmrl.pipeline.store.reading import (
     NotRegularError,
     check_no_link,
@@ -19,6 +20,21 @@ from bmrl.pipeline.store.reading import (
     read_within,
 )
 from bmrl.pipeline.store.yaml_file import read_yaml
+
+
+def test_an_interrupt_stays_one_whenever_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after the file took the descriptor over: closed twice, it would be an error of the file instead."""
+    (tmp_path / "file").write_bytes(b"x")
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        open(*arguments, **options)  # type: ignore[call-overload]  # noqa: PTH123, SIM115
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reading, "open", interrupted, raising=False)
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone
+    with pytest.warns(ResourceWarning), pytest.raises(KeyboardInterrupt):
+        open_regular(tmp_path / "file")
+    assert len(os.listdir("/proc/self/fd")) <= len(before)  # noqa: PTH208
 
 
 @pytest.fixture(autouse=True)
