@@ -87,6 +87,8 @@ def open_set(case: Case) -> Measure:
         if case.operating is None:
             return found
         for name, threshold in case.operating.thresholds.items():
+            if name not in case.judged["seen"]:  # by distance, and the statistics are gone
+                continue
             seen, unseen = (case.judged[part][name] >= threshold for part in ("seen", "unseen"))
             rates = _rates(case, seen, unseen, draws)
             paths: list[Path] = [("open_set", name)] if name in rankings else []

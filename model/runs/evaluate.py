@@ -13,21 +13,21 @@ from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
 from ..attributor import Attributor
 from ..documents import read_calibration
-from ..errors import WrongUseError
+from ..errors import RunError, WrongUseError
 from ..evaluation.case import About, Case, Track, untracked
 from ..evaluation.evaluate import THRESHOLDS, completed, render
-from ..evaluation.operating import OperatingPoint
+from ..evaluation.operating import ACCEPTED, PAPERS_SCORE, OperatingPoint
 from ..evaluation.predictions import Predictions, counts
 from ..evaluation.question import Question
 from ..evaluation.result import Result
-from ..evaluation.statistics import TRAIN_ROWS
+from ..evaluation.statistics import DISTANCE_SCORES, TRAIN_ROWS
 from ..report.html import Sample
 from ..report.write import Report, prepare_out, write_report
 from .calibrate import BATCH, VALIDATION_ROWS, groups_of, representatives
 from .collect import collect
 from .control_rows import Asked, control_rows_of
 from .device import choose_device
-from .fitted import about_run, read_rows, read_statistics
+from .fitted import STATISTICS, about_run, read_rows, read_statistics
 from .folder import Run, load_attributor, read_metrics
 from .halves import halves
 from .parts import check_parts, own_protocol, test_parts
@@ -141,7 +141,11 @@ def judge(
         data=data,
     )
     control_rows, control_counts = control_rows_of(asked, parts) if with_controls else (None, {})
-    fitted = _fitted_rows(asked)
+    fitted, statistics, operating = _fitted_rows(asked), read_statistics(folder), _operating(calibration)
+    if operating is not None and operating.score in DISTANCE_SCORES and statistics is None:
+        raise RunError(
+            f"{folder} lacks {STATISTICS}, which its score {operating.score} needs; restore it, or train again"
+        )
     case = Case(
         seen=said["seen"],
         unseen=said["unseen"],
@@ -152,8 +156,8 @@ def judge(
         thresholds=tuple(sorted(set(thresholds or THRESHOLDS))),
         about=about,
         left_out=_left_out(asked, left_out),
-        statistics=read_statistics(folder) if fitted else None,
-        operating=_operating(calibration) if fitted else None,
+        statistics=statistics,
+        operating=operating,
         sources=shard_set.document["generators"],
         text=_text_questions(asked, said["unseen"]),
         control_rows=control_rows,
@@ -220,9 +224,18 @@ def _left_out(asked: Asked, folders: Iterable[str | Path]) -> dict[str, Predicti
 
 
 def _operating(calibration: Mapping[str, Any] | None) -> OperatingPoint | None:
-    """As the training declared it; None: of version 0.1, which declared none."""
-    if calibration is None or "operating_point" not in calibration:
+    """As the training declared it, so as `bmrl-attribute` works; None of a run without calibration."""
+    if calibration is None:
         return None
+    if "operating_point" not in calibration:
+        threshold = float(calibration["threshold_95"])
+        return OperatingPoint(
+            score=PAPERS_SCORE,
+            thresholds={PAPERS_SCORE: threshold},
+            n=int(calibration.get("n", 1)),
+            acceptance=float(calibration.get("threshold_95_acceptance", ACCEPTED)),
+            reason="a run of an older version, which declared no other",
+        )
     return OperatingPoint.of(calibration["operating_point"])
 
 

@@ -178,6 +178,10 @@ def test_the_evaluation_has_the_same_operating_point(
     for name, value in document.items():
         if name not in ("controls", "zero_shot", "warnings"):  # they need images, and prompts
             assert again[name] == value, name
+    old = {name: GOOD[name] for name in ("temperature", "threshold_95", "n")} | {"threshold_95": 0.43}
+    (run / "calibration.json").write_text(json.dumps(old))  # of version 0.1
+    main = json.loads(invoke(evaluate.main, run, *options, "--out", tmp_path / "b", "--json").stdout)["main"]
+    assert (main["score"], main["threshold"]) == ("max_softmax", 0.43) and "older version" in main["reason"]
     (run / "calibration.json").unlink()
     (run / "calibration.parquet").unlink()
     (run / "config.json").write_text((run / "config.json").read_text().replace('"root_digest": "', '"root_digest": "0'))
