@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,11 @@ def test_a_planted_leak_is_the_best_and_an_absent_one_is_chance() -> None:
     assert tables()["best_leak"]["accuracy"] < 0.5
 
 
+def told(level: str, sources: Iterable[str]) -> list[int]:
+    """All of the sources whose answer is known, where every image is answered right."""
+    return [len({name for name in sources if TRUTHS[level].get(name)})] * 2
+
+
 def test_what_content_tells_of_each_level() -> None:
     train, seen, new = (
         planted(sources, seed, colour="kind", log_spectrum="family")
@@ -181,7 +187,7 @@ def test_what_content_tells_of_each_level() -> None:
     found = level_controls(train, seen, new, TRUTHS)
     kind, family = found["content"]["kind"], found["probe"]["family"]
     assert (kind["candidates"], kind["chance"]) == (["EFS", "FS"], 0.5)  # of the trained sources; unknown is no answer
-    about = {"accuracy": 1.0, "majority": 0.6, "n": 100, "n_outside": 20}
+    about = {"accuracy": 1.0, "majority": 0.6, "n": 100, "n_outside": 20, "sources_right": told("kind", SOURCES)}
     assert kind["seen"] == {**about, "control": "colour means, nearest centre"}
     assert kind["unseen"]["accuracy"] == 1.0 and (kind["unseen"]["n"], kind["unseen"]["n_outside"]) == (12, 9)
     assert family["seen"] == {
@@ -189,6 +195,7 @@ def test_what_content_tells_of_each_level() -> None:
         "majority": 0.7,
         "n": 100,
         "n_outside": 20,
+        "sources_right": told("family", SOURCES),
         "control": "log-spectrum, logistic",
     }
     assert family["unseen"] == {
@@ -196,6 +203,7 @@ def test_what_content_tells_of_each_level() -> None:
         "majority": 12 / 21,
         "n": 21,
         "n_outside": 0,
+        "sources_right": told("family", NEW),
         "control": "log-spectrum, logistic",
     }
     assert found["probe"]["kind"]["seen"]["accuracy"] < 0.8, "what one feature tells of family says nothing of kind"

@@ -67,6 +67,7 @@ def questions(attributor: Any, unseen: list[str] = UNSEEN) -> dict[str, Question
 def plain(question: Question, outputs: Predictions) -> dict[str, Any]:
     """One row, one column at a time."""
     right, truths = 0, []
+    by_source: dict[str, list[bool]] = {}
     for feature, source in zip(outputs.features.tolist(), outputs.generators, strict=True):
         truth = question.truth[source]
         if truth not in question.answers:
@@ -79,11 +80,14 @@ def plain(question: Question, outputs: Predictions) -> dict[str, Any]:
                 best, chosen = cosine, answer
         truths.append(truth)
         right += chosen == truth
+        by_source.setdefault(source, []).append(chosen == truth)
+    most = [sum(answers) > len(answers) / 2 for answers in by_source.values()]
     return {
         "accuracy": right / len(truths),
         "majority": Counter(truths).most_common(1)[0][1] / len(truths),
         "n": len(truths),
         "n_outside": len(outputs.generators) - len(truths),
+        "sources_right": [sum(most), len(most)],
     }
 
 
@@ -118,7 +122,7 @@ def test_what_cannot_be_asked_is_null() -> None:
     assert ask([two], outputs, NONE)["kind"] == {
         "candidates": ["FS", "AM"],
         "chance": 0.5,
-        "seen": {"accuracy": None, "majority": None, "n": 0, "n_outside": 2},
+        "seen": {"accuracy": None, "majority": None, "n": 0, "n_outside": 2, "sources_right": [0, 0]},
         "unseen": None,
     }
     one = Question(level="kind", columns=columns, answers=("FS", "FS"), truth={"s": "FS"})
@@ -176,7 +180,9 @@ def test_unseen_names_stand_among_themselves_where_they_can_be_read(tiny: dict[s
     outputs = rows(question.columns[[0, 1, 1, 0]], ["DDPMSwap", "SwapDDPM", "DDPMSwap", "Edit"])
     answered = ask(found[0], outputs, outputs)["unseen source"]
     assert answered["seen"] is None and answered["chance"] == 0.5
-    assert answered["unseen"] == {"accuracy": 2 / 3, "majority": 2 / 3, "n": 3, "n_outside": 1}
+    assert answered["unseen"] == {
+        "accuracy": 2 / 3, "majority": 2 / 3, "n": 3, "n_outside": 1, "sources_right": [1, 2],
+    }  # fmt: skip
 
 
 def test_a_name_longer_than_any_trained_one_is_unread(tiny: dict[str, Any]) -> None:
@@ -225,8 +231,12 @@ def test_centres_are_the_means_of_unit_features() -> None:
     assert found["kind"].columns == pytest.approx(np.array([[-1, 0, 0], [half, half, 0], [0, 0, 1]]), abs=1e-9)
     unseen = rows(np.array([[0.9, 1.0, 0.0], [0.0, 0.1, 3.0], [0.0, 0.0, 1.0]]), ["StyleGAN", "StyleGAN", "Edit"])
     answered = ask(list(found.values()), reference, unseen)
-    assert answered["kind"]["unseen"] == {"accuracy": 0.5, "majority": 1.0, "n": 2, "n_outside": 1}
-    assert answered["family"]["unseen"] == {"accuracy": 0.5, "majority": 1.0, "n": 2, "n_outside": 1}
-    assert answered["authenticity"]["unseen"] == {"accuracy": 1.0, "majority": 1.0, "n": 3, "n_outside": 0}
+    half_right = {"accuracy": 0.5, "majority": 1.0, "n": 2, "n_outside": 1, "sources_right": [0, 1]}
+    assert answered["kind"]["unseen"] == answered["family"]["unseen"] == half_right
+    assert answered["authenticity"]["unseen"] == {
+        "accuracy": 1.0, "majority": 1.0, "n": 3, "n_outside": 0, "sources_right": [2, 2],
+    }  # fmt: skip
     assert answered["authenticity"]["chance"] == 0.5
-    assert answered["kind"]["seen"] == {"accuracy": 1.0, "majority": 0.5, "n": 4, "n_outside": 1}
+    assert answered["kind"]["seen"] == {
+        "accuracy": 1.0, "majority": 0.5, "n": 4, "n_outside": 1, "sources_right": [3, 3],
+    }  # fmt: skip
