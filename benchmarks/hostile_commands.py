@@ -273,12 +273,12 @@ def _shortened(is_short: bool) -> Iterator[None]:
         next(iter(self._train), None)
         raise Reached
 
-    before = (Trainer._epoch, module.evaluate_case)  # type: ignore[attr-defined]
-    Trainer._epoch, module.evaluate_case = epoch, reach  # type: ignore[method-assign, attr-defined]
+    before = (Trainer._epoch, module.completed)  # type: ignore[attr-defined]
+    Trainer._epoch, module.completed = epoch, reach  # type: ignore[method-assign, attr-defined]
     try:
         yield
     finally:
-        Trainer._epoch, module.evaluate_case = before  # type: ignore[method-assign, attr-defined]
+        Trainer._epoch, module.completed = before  # type: ignore[method-assign, attr-defined]
 
 
 def run_functions(box: Box, sets: Sets) -> Verdict:
