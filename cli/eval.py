@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -98,23 +98,23 @@ def main(
                 )
             else:
                 place = None if out is None else _place(out, out, name, many)
+                if place is not None:
+                    prepare_out(place)
                 report = judge_file(path, thresholds=thresholds or None, track=tracked)
             if place is not None:
-                prepare_out(place)
                 write_report(place, report)
             found[str(path)] = report
-        comparison = write_comparison(found, out) if many else None
-    result = comparison or next(iter(found.values())).result
+        if many:
+            result, document = write_comparison(found, out)
+        else:
+            result, document = report.result, report.result.document
     if as_json:
-        document: Any = result.document
-        if comparison is not None:
-            document = {"runs": {name: one.result.document for name, one in found.items()}, "comparison": document}
         tell(json.dumps(document, indent=2))
         return
     from ..model.report.text import render_text
 
     tell(render_text(result, terminal_width()))
-    page = (out or runs[0] / "eval" if not many else out) if runs or out else None
+    page = out if many else place
     if page is not None:
         tell(f"\nreport: {page / 'report.html'}")
 

@@ -40,23 +40,15 @@ class Command(click.Command):
             return super().invoke(ctx)
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Command, click.Group):
     """As Command, for a group of them: the command NAME is the function NAME of the module NAME in `package`."""
 
     def __init__(self, *arguments: Any, package: str, names: tuple[str, ...], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._package, self._names = package, names
 
-    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        with _printable_usage():
-            return super().make_context(*arguments, **options)
-
-    def main(self, *arguments: Any, **options: Any) -> Any:
-        with _last_of_the_process(arguments, options):
-            return super().main(*arguments, **options)
-
     def invoke(self, ctx: click.Context) -> Any:
-        with _interruptible(), _printable_usage():
+        with _printable_usage():  # of its commands
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .operating import PAPERS_SCORE, OperatingPoint
+from .operating import OperatingPoint
 from .predictions import Floats, Labels, Mask, Predictions
 from .question import Question
+from .scores import PAPERS_SCORE
 from .statistics import Statistics, all_scores, told
 
 if TYPE_CHECKING:

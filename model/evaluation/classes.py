@@ -6,15 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 from .case import Case
+from .open_set import OWN
 from .result import Cell, Column, Figure, Section, Table
-from .scores import threshold_name
-from .softmax import max_softmax
-
-OWN = "own"
+from .scores import PAPERS_SCORE, threshold_name
 
 
 def classes_section(case: Case) -> Section:
-    seen, shares = case.seen, max_softmax(case.seen.logits)
+    seen, shares = case.seen, case.judged["seen"][PAPERS_SCORE]
     rejected = {threshold_name(t): shares < t for t in case.thresholds}
     if case.operating is not None:
         rejected[OWN] = case.judged["seen"][case.operating.score] < case.operating.threshold

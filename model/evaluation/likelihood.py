@@ -23,6 +23,7 @@ from scipy.special import expit, logsumexp
 from .case import Case
 from .predictions import Floats, Labels, Predictions
 from .result import Cell, Column, Figure, Section, Table
+from .softmax import log_odds
 
 LEAST_SOURCES = 20  # under Hd, before a ratio may be given for one image
 ENOUGH = 3  # sources under Hd, before any calibration is made
@@ -86,13 +87,9 @@ def calibration_scores(case: Case) -> tuple[Scores, Scores, str]:
     if case.left_out:
         return known, _nearest(list(case.left_out.values())), "training"
     parts = []
-    for label in np.unique(rows.labels).tolist():
-        own = rows.where(np.asarray(rows.labels == label))
-        if rows.logits.shape[1] > 2:
-            parts.append(Predictions(
-                keys=own.keys, generators=own.generators, labels=own.labels, features=own.features,
-                logits=np.delete(own.logits, label, axis=1),
-            ))  # fmt: skip
+    if rows.logits.shape[1] > 2:
+        for label in np.unique(rows.labels).tolist():
+            parts.append(rows.where(np.asarray(rows.labels == label)).blind_to(label))
     return known, _nearest(parts), "logits"
 
 
@@ -147,8 +144,7 @@ def bounds(same: Scores, different: Scores) -> tuple[float, float]:
 
 def judge_ratios(same: Scores, different: Scores, low: float, high: float) -> dict[str, Any]:
     """Cllr, its minimum after the best monotone calibration (PAV), and the share of misleading ratios. Natural logs in."""
-    limits = low * np.log(10.0), high * np.log(10.0)
-    inside = [Scores(values=np.clip(one.values, *limits), sources=one.sources) for one in (same, different)]
+    inside = [_bounded(one, low, high) for one in (same, different)]
     return {
         "cllr": cllr(*inside),
         "cllr_unbounded": cllr(same, different),
@@ -183,10 +179,7 @@ def cllr_min(same: Scores, different: Scores) -> float:
 def tippett(same: Scores, different: Scores, low: float, high: float) -> dict[str, Any]:
     """log10 LR -> the share of either side with a ratio above it. Tails of fewer than 20 sources are no estimate."""
     at = np.linspace(low, high, 41)
-    inside = [
-        Scores(values=np.clip(one.values, low * np.log(10), high * np.log(10)), sources=one.sources)
-        for one in (same, different)
-    ]
+    inside = [_bounded(one, low, high) for one in (same, different)]
     above = [(1.0 - _share_at_most(one, at * np.log(10.0))).tolist() for one in inside]
     return {
         "log10_lr": at.tolist(),
@@ -194,6 +187,11 @@ def tippett(same: Scores, different: Scores, low: float, high: float) -> dict[st
         "different": above[1],
         "tails": "not estimable" if min(same.count, different.count) < LEAST_SOURCES else "",
     }
+
+
+def _bounded(ratios: Scores, low: float, high: float) -> Scores:
+    """Natural log LR within two log10 LR."""
+    return Scores(values=np.clip(ratios.values, low * np.log(10.0), high * np.log(10.0)), sources=ratios.sources)
 
 
 def _share_at_most(scores: Scores, thresholds: Floats) -> Floats:
@@ -209,7 +207,7 @@ def _ratio(scores: Scores, slope: float, offset: float) -> Scores:
 
 def _nearest(parts: list[Predictions]) -> Scores:
     """The log-odds of the highest class of each row, a source a part."""
-    values = [class_log_odds(rows.logits, rows.predicted) for rows in parts]
+    values = [log_odds(rows.logits) for rows in parts]
     sources = [np.full(len(rows), place) for place, rows in enumerate(parts)]
     return Scores(
         values=np.concatenate(values) if values else np.zeros(0),

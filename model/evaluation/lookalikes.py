@@ -7,8 +7,8 @@ from typing import Any
 from .case import Case
 from .predictions import Predictions
 from .result import Column, Figure, Section, Table, percent
-from .scores import LOGIT_SCORES, auroc, rejection, taken_for, threshold_name
-from .softmax import max_softmax
+from .scores import PAPERS_SCORE, auroc, rejection, taken_for, threshold_name
+from .softmax import log_odds, max_softmax
 
 
 def lookalikes_section(case: Case) -> Section:
@@ -35,11 +35,10 @@ def lookalikes_section(case: Case) -> Section:
 
 
 def _lookalike(rows: Predictions, case: Case) -> dict[str, Any]:
-    score = LOGIT_SCORES["max_softmax"]
     return {
         "n": len(rows),
         "rejection": {threshold_name(t): rejection(rows.logits, t) for t in case.thresholds},
         "mean_max_softmax": float(max_softmax(rows.logits).mean()),
-        "auroc_against_seen": auroc(score(case.seen.logits), score(rows.logits)),
+        "auroc_against_seen": auroc(case.scores["seen"][PAPERS_SCORE], log_odds(rows.logits)),
         **taken_for(rows.logits, case.classes),
     }

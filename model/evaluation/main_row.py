@@ -47,11 +47,13 @@ def main_section(case: Case) -> Section:
 
 def sentence(operating: OperatingPoint) -> str:
     """Which score, which threshold, and how both were found."""
-    how = operating.reason or (
-        f"the best of {len(operating.left_out)} scores at telling seen sources left out of the training statistics, AUROC "
+    how = (
+        f"max_softmax: {operating.reason}"
+        if operating.reason
+        else f"the best of {len(operating.left_out)} scores at telling seen sources left out of the training statistics, AUROC "
         f"{operating.left_out[operating.score]:.3f}"
     )
     return (
         f"{operating.score} >= {operating.threshold:.4g}, which 95 % of {operating.n} seen validation images pass; the score is "
-        f"{how if not operating.reason else f'max_softmax: {how}'}"
+        f"{how}"
     )

@@ -15,8 +15,7 @@ from .case import Case
 from .predictions import Floats, Labels, Mask
 from .ranking import Ranking, macro, source_rates
 from .resampling import Draws
-from .scores import threshold_name
-from .softmax import max_softmax
+from .scores import PAPERS_SCORE, threshold_name
 
 Path = tuple[str, ...]
 Measure = Callable[[Draws], dict[Path, Floats]]  # draws -> path -> (R,)
@@ -46,7 +45,7 @@ def closed_set(case: Case) -> Measure:
 
 def thresholds(case: Case) -> Measure:
     """Seen rejected, seen accepted and correct, unseen rejected (mean over sources), at every threshold of the max softmax."""
-    shares = max_softmax(case.seen.logits), max_softmax(case.unseen.logits)
+    shares = [case.judged[part][PAPERS_SCORE] for part in ("seen", "unseen")]
 
     def measure(draws: Draws) -> dict[Path, Floats]:
         found: dict[Path, Floats] = {}

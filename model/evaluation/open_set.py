@@ -10,23 +10,21 @@ from scipy.stats import t as student
 from .case import Case
 from .estimates import Estimate
 from .measures import RANKED
-from .predictions import Predictions
 from .ranking import FALSE_POSITIVE_RATES
 from .resampling import FEW, TOO_FEW
 from .result import Cell, Column, Figure, Section, Table, percent, span
-from .scores import at_threshold, taken_for, threshold_name
-from .softmax import logit_scale, max_softmax
+from .scores import PAPERS_SCORE, at_threshold, taken_for, threshold_name
+from .softmax import logit_scale
 
 OWN = "own"  # the column of the run's own threshold
-TOP = "max_softmax"  # the papers' score, which is told per source
 AT_THRESHOLD = ("rejection_at_95", "seen_acceptance", "accepted_correct", "unseen_rejection")
 CCR = tuple(f"ccr_at_fpr_{rate:g}" for rate in FALSE_POSITIVE_RATES)
 
 
 def open_set_section(case: Case) -> Section:
-    seen, unseen = case.seen, case.unseen
+    unseen = case.unseen
     document: dict[str, Any] = {
-        "thresholds": {threshold_name(t): _at(t, seen, unseen) for t in case.thresholds},
+        "thresholds": {threshold_name(t): _at(t, case) for t in case.thresholds},
         "open_set": _open_set(case) if len(unseen) else None,
         "auroc": _aurocs(case) if len(unseen) else None,
         "operating_point": _operating_point(case),
@@ -69,7 +67,9 @@ def _value(case: Case, path: tuple[str, ...]) -> float | None:
 
 def _aurocs(case: Case) -> dict[str, Any]:
     """Macro mean over unseen generators for each score; per generator for max_softmax."""
-    per_generator = {source: _value(case, ("open_set", TOP, "per_generator", source)) for source in case.unseen.sources}
+    per_generator = {
+        source: _value(case, ("open_set", PAPERS_SCORE, "per_generator", source)) for source in case.unseen.sources
+    }
     scores = {score: _value(case, ("open_set", score, "auroc")) for score in case.scores["unseen"]}
     return {**scores, "per_generator": per_generator}
 
@@ -85,8 +85,9 @@ def _operating_point(case: Case) -> dict[str, Any] | None:
     return found
 
 
-def _at(threshold: float, seen: Predictions, unseen: Predictions) -> dict[str, Any]:
-    shares = max_softmax(unseen.logits) < threshold
+def _at(threshold: float, case: Case) -> dict[str, Any]:
+    seen, unseen = case.seen, case.unseen
+    shares = case.judged["unseen"][PAPERS_SCORE] < threshold
     per_generator = {name: float(shares[unseen.codes == code].mean()) for code, name in enumerate(unseen.sources)}
     return {
         # The paper's average is over generators, not over images.
@@ -114,8 +115,8 @@ def _threshold_table(document: dict[str, Any], case: Case) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for label, (name, n) in lines.items():
         rows.append((label, *(Figure(at[name], n=n) for at in thresholds.values())))
-    parts = {"seen": case.seen, "unseen": case.unseen} if document["auroc"] else {"seen": case.seen}
-    scale = " and ".join(f"{max_softmax(rows.logits).mean():.3f} of {part}" for part, rows in parts.items())
+    parts = ("seen", "unseen") if document["auroc"] else ("seen",)
+    scale = " and ".join(f"{case.judged[part][PAPERS_SCORE].mean():.3f} of {part}" for part in parts)
     notes.append(
         f"mean max probability {scale} images; logit scale {logit_scale(case.seen.logits):.2f} (highest logit above the mean of "
         "the others): both move every rejection rate, and are free"
@@ -186,7 +187,7 @@ def _unseen_table(document: dict[str, Any], case: Case) -> Table:
         Column(title="unseen source", width=24),
         Column(title="relation", width=32),
         Column(title="AUROC", width=6, unit="score"),
-        *((Column(title=f"by {main}", width=8, unit="score"),) if main != TOP else ()),
+        *((Column(title=f"by {main}", width=8, unit="score"),) if main != PAPERS_SCORE else ()),
         *(Column(title=f"rej@{name:<4}", width=8, unit="share") for name in document["thresholds"]),
         Column(title="taken for", width=0, gap=2),
     )
@@ -200,6 +201,7 @@ def _unseen_table(document: dict[str, Any], case: Case) -> Table:
         rows.append((name, case.about.relations.get(name, ""), *values, *shares, most))
     below = sum((document["auroc"]["per_generator"][name] or 0.0) < 0.5 for name in case.unseen.sources)
     notes = (
-        f"AUROC by {TOP}; below .5 in {below} of {len(case.unseen.sources)} sources, which look more familiar than the seen ones",
+        f"AUROC by {PAPERS_SCORE}; below .5 in {below} of {len(case.unseen.sources)} sources, which look more "
+        "familiar than the seen ones",
     )
     return Table(name="unseen", title="Unseen sources", columns=columns, rows=tuple(rows), notes=notes if below else ())

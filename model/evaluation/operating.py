@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from .predictions import Floats, Predictions
+from .predictions import Floats, Predictions, spread
 from .resampling import represented
-from .scores import auroc
+from .scores import PAPERS_SCORE, auroc
 from .statistics import Statistics, all_scores, told
 
 ACCEPTED = 0.95  # of seen validation rows
 LEFT_OUT = 20  # sources at most, evenly chosen
 CHOICE_ROWS = 5_000  # validation rows that the score is chosen on, at most
-PAPERS_SCORE = "max_softmax"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +91,11 @@ def _left_out(train: Predictions | None, validation: Predictions) -> tuple[dict[
     if len(classes) < 3:
         return {}, f"{len(classes)} classes have training and validation rows, of which none can be left out"
     validation = validation.where(represented(validation, CHOICE_ROWS))
-    kept = classes[np.linspace(0, len(classes) - 1, min(len(classes), LEFT_OUT)).round().astype(np.int64)]
     found: dict[str, list[float]] = {}
-    for label in kept:
+    for label in classes[spread(len(classes), LEFT_OUT)]:
         rest = train.where(np.asarray((train.labels != label) & (train.labels >= 0)))
         statistics = Statistics.fit(rest)
-        blind = Predictions(
-            keys=validation.keys,
-            generators=validation.generators,
-            labels=validation.labels,
-            logits=np.delete(validation.logits, label, axis=1),
-            features=validation.features,
-        )
         is_out = validation.labels == label
-        for name, values in all_scores(blind, statistics).items():
+        for name, values in all_scores(validation.blind_to(label), statistics).items():
             found.setdefault(name, []).append(auroc(values[~is_out], values[is_out]))
     return {name: float(np.mean(values)) for name, values in found.items()}, ""

@@ -78,6 +78,10 @@ class Predictions:
             features=self.features[start:end],
         )
 
+    def blind_to(self, label: int) -> Predictions:
+        """As if the attributor had no such class: its logit is gone, and the labels are still those of all classes."""
+        return replace(self, logits=np.delete(self.logits, label, axis=1))
+
     def of(self, generator: str) -> Predictions:
         """The rows of one source."""
         if generator not in self.sources:
@@ -103,6 +107,11 @@ def codes_of(values: Sequence[str], names: Sequence[str]) -> Labels:
     table = np.array([place[name] for name in encoded.dictionary.to_pylist()], dtype=np.int64)
     found: Labels = table[encoded.indices.to_numpy(zero_copy_only=False)] if len(table) else np.zeros(0, np.int64)
     return found
+
+
+def spread(count: int, most: int) -> Labels:
+    """At most `most` of the places 0 to count - 1, evenly spread, the first and the last among them."""
+    return np.asarray(np.linspace(0, count - 1, min(count, most)).round(), dtype=np.int64)
 
 
 def counts(*predictions: Predictions) -> dict[str, int]:

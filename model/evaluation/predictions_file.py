@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from msgspec import Meta, Struct
 
 from ...pipeline.store.local import AtomicFile
+from . import case
 from .predictions import Predictions
 
 PARTS = ("train", "validation", "seen", "unseen", "controls")
@@ -59,6 +60,22 @@ class About(Struct, frozen=True):
     published: dict[str, int | float | str] = {}
     data: dict[str, Any] = {}
     calibration: dict[str, Any] | None = None
+
+
+def about_of(said: About, data: Mapping[str, Any]) -> case.About:
+    """The same for the sections; data: what stands there of the rows."""
+    return case.About(
+        attributor=said.attributor,
+        preset=said.preset,
+        semantics=said.semantics,
+        protocol=said.protocol,
+        task=said.task,
+        published=said.published,
+        relations=said.relations,
+        simulated=said.simulated,
+        calibration=said.calibration,
+        data=data,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .predictions import IDENTITY_JOIN, Floats, Labels, Predictions, codes_of
+from .predictions import IDENTITY_JOIN, Floats, Labels, Predictions, codes_of, spread
 
 RESAMPLES = 1_000
 BLOCK = 25  # resamples at a time: weights of 20,000 rows stay in the processor's cache
@@ -98,5 +98,5 @@ def represented(rows: Predictions, most: int) -> Labels:
     kept = []
     for code in range(len(rows.sources)):
         places = np.flatnonzero(rows.codes == code)
-        kept.append(places[np.linspace(0, len(places) - 1, min(each, len(places))).round().astype(np.int64)])
+        kept.append(places[spread(len(places), each)])
     return np.sort(np.concatenate(kept))

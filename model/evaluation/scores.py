@@ -14,8 +14,9 @@ from scipy.special import logsumexp
 from .predictions import Floats, Labels
 from .softmax import log_odds, max_softmax
 
+PAPERS_SCORE = "max_softmax"
 LOGIT_SCORES = {
-    "max_softmax": log_odds,  # monotone in it, and free of float ties
+    PAPERS_SCORE: log_odds,  # monotone in it, and free of float ties
     "max_logit": lambda logits: logits.astype(np.float64).max(axis=1),
     "energy": lambda logits: np.asarray(logsumexp(logits.astype(np.float64), axis=1)),
 }

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .blocks import by_blocks
-from .predictions import Floats, Predictions
-from .scores import LOGIT_SCORES, unit
+from .predictions import Floats, Predictions, spread
+from .scores import LOGIT_SCORES, PAPERS_SCORE, unit
 from .softmax import max_softmax
 
 NEIGHBOURS = 10  # the score is the distance to the tenth (Sun et al. 2022, 2204.06507)
@@ -46,7 +46,6 @@ class Statistics:
         features, truth = train.features[inside].astype(np.float64), train.labels[inside]
         labels, place = np.unique(truth, return_inverse=True)
         means = _group_means(features, place, len(labels))
-        kept = np.linspace(0, len(features) - 1, min(len(features), BANK_ROWS)).round().astype(np.int64)
         return cls(
             labels=labels,
             unit_means=unit(_group_means(unit(features), place, len(labels))),
@@ -54,7 +53,7 @@ class Statistics:
             whitening=_whitening(features - means[place]),
             total_mean=features.mean(axis=0),
             total_whitening=_whitening(features - features.mean(axis=0)),
-            bank=unit(features[kept]).astype(np.float32),
+            bank=unit(features[spread(len(features), BANK_ROWS)]).astype(np.float32),
         )
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -121,7 +120,7 @@ def all_scores(rows: Predictions, statistics: Statistics | None) -> dict[str, Fl
 
 def told(scores: Mapping[str, Floats], rows: Predictions) -> dict[str, Floats]:
     """The scores in the scale in which a threshold is told: the max softmax as a probability."""
-    return {**scores, "max_softmax": max_softmax(rows.logits)}
+    return {**scores, PAPERS_SCORE: max_softmax(rows.logits)}
 
 
 def _group_means(rows: Floats, place: npt.NDArray[np.int64], count: int) -> Floats:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.case import About, Case, Track, untracked
+from ..evaluation.case import Case, Track, untracked
 from ..evaluation.evaluate import THRESHOLDS, completed, render
 from ..evaluation.predictions import Predictions, counts
+from ..evaluation.predictions_file import about_of
 from ..evaluation.predictions_reader import read_predictions
 from .write import Report
 
@@ -25,7 +26,9 @@ def judge_file(path: Path, *, thresholds: Iterable[float] | None = None, track: 
         "missing_sources": [],
         "other_views": [],
         **said.data,
+        "n_per_generator": counts(*(parts[part] for part in ("seen", "unseen", "controls") if part in parts)),
     }
+    data["n_train"] = data.get("n_train") or counts(*([parts["train"]] if "train" in parts else []))
     case = Case(
         seen=parts["seen"],
         unseen=parts.get("unseen", none),
@@ -34,22 +37,7 @@ def judge_file(path: Path, *, thresholds: Iterable[float] | None = None, track: 
         validation=parts.get("validation"),
         classes=tuple(said.classes),
         thresholds=tuple(sorted(set(thresholds or THRESHOLDS))),
-        about=About(
-            attributor=said.attributor,
-            preset=said.preset,
-            semantics=said.semantics,
-            protocol=said.protocol,
-            task=said.task,
-            published=said.published,
-            relations=said.relations,
-            simulated=said.simulated,
-            calibration=said.calibration,
-            data={
-                **data,
-                "n_per_generator": counts(*(parts[part] for part in ("seen", "unseen", "controls") if part in parts)),
-                "n_train": data.get("n_train") or counts(*([parts["train"]] if "train" in parts else [])),
-            },
-        ),
+        about=about_of(said, data),
         sources=contents.sources,
         track=track or untracked,
     )

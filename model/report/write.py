@@ -56,19 +56,20 @@ def write_report(out: Path, report: Report) -> None:
     write_readable_json(out / "result.json", report.result.document)
 
 
-def write_comparison(reports: Mapping[str, Report], out: Path | None) -> Result:
-    """Several attributors compared on the same images; with `out`, result.json and report.html there. Raises WrongUseError."""
+def write_comparison(reports: Mapping[str, Report], out: Path | None) -> tuple[Result, dict[str, Any]]:
+    """Several attributors compared on the same images: the comparison, and `document` with the result of each beside it. With
+    `out`, result.json and report.html there. Raises WrongUseError."""
     names = short_names(list(reports))
     entrants = [
         Entrant(name=names[path], recipe=report.about.recipe, case=report.case) for path, report in reports.items()
     ]
     result = compare(entrants)
+    document = {"runs": {path: one.result.document for path, one in reports.items()}, "comparison": result.document}
     if out is not None:
         prepare_out(out)
-        document = {"runs": {path: one.result.document for path, one in reports.items()}, "comparison": result.document}
         write_bytes(out / "report.html", render_tables("bmrl: attributors compared", result))
         write_readable_json(out / "result.json", document)
-    return result
+    return result, document
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from ..evaluation.calibration import fit_temperature, threshold_for_acceptance
 from ..evaluation.case import Track, untracked
 from ..evaluation.controls.features import COARSE_FEATURES, extract
 from ..evaluation.operating import operating_point
-from ..evaluation.predictions import Predictions
+from ..evaluation.predictions import Predictions, spread
 from ..evaluation.softmax import max_softmax
 from ..evaluation.statistics import TRAIN_ROWS, Statistics
 from ..training.checkpoint import load_weights
@@ -40,6 +40,7 @@ def calibrate(
     validation: ShardSet,
     device: torch.device,
     run: Run,
+    task: str,
     track: Track = untracked,
 ) -> None:
     """Statistics of the training rows; of seen validation rows that picked no checkpoint: accuracy, majority, temperature,
@@ -58,7 +59,6 @@ def calibrate(
     assert operating is not None  # there are validation rows
     temperature, threshold = fit_temperature(found.logits, found.labels), threshold_for_acceptance(found.logits)
     confidences = np.sort(max_softmax(found.logits))
-    kept = np.linspace(0, len(confidences) - 1, min(len(confidences), NUM_CONFIDENCES)).round().astype(np.int64)
     document = {
         "temperature": temperature,
         "threshold_95": threshold,
@@ -68,10 +68,9 @@ def calibrate(
         "accuracy": float(found.correct.mean()),
         "majority": float(np.bincount(found.labels).max() / len(found.labels)),
         "best_leak": coarse_leak(train, validation, track),
-        "confidences": confidences[kept].tolist(),
+        "confidences": confidences[spread(len(confidences), NUM_CONFIDENCES)].tolist(),
         "operating_point": operating.document,
     }
-    task = "detection" if run.classes == ("real", "fake") else "attribution"
     with writing(out):
         write_rows(out, run, train=trained, validation=found, task=task)
         write_statistics(out, statistics, run.meaning)

@@ -14,12 +14,14 @@ from ...pipeline.shardset import ShardSet
 from ..attributor import Attributor
 from ..documents import read_calibration
 from ..errors import RunError, WrongUseError
-from ..evaluation.case import About, Case, Track, untracked
+from ..evaluation.case import Case, Track, untracked
 from ..evaluation.evaluate import THRESHOLDS, completed, render
-from ..evaluation.operating import ACCEPTED, PAPERS_SCORE, OperatingPoint
+from ..evaluation.operating import ACCEPTED, OperatingPoint
 from ..evaluation.predictions import Predictions, counts
+from ..evaluation.predictions_file import about_of
 from ..evaluation.question import Question
 from ..evaluation.result import Result
+from ..evaluation.scores import PAPERS_SCORE
 from ..evaluation.statistics import DISTANCE_SCORES, TRAIN_ROWS
 from ..report.html import Sample
 from ..report.write import Report, prepare_out, write_report
@@ -128,17 +130,16 @@ def judge(
         "missing_sources": list(parts["seen"].missing_sources),
         "other_views": other_views,
     }
-    about = About(
-        attributor=trained.config.attributor,
-        preset=trained.config.preset,
-        semantics=trained.config.semantics,
+    about = about_run(
+        trained,
         protocol=chosen.name if chosen else None,
+        data_digest=shard_set.root_digest,
         task=chosen.task if chosen else "attribution",
-        published=chosen.published if chosen else {},
-        relations=chosen.relations if chosen else {},
         simulated=_is_simulated(shard_set, chosen),
-        calibration=None if calibration is None else _told_calibration(calibration),
+        relations=dict(chosen.relations) if chosen else {},
+        published=dict(chosen.published) if chosen else {},
         data=data,
+        calibration=None if calibration is None else _told_calibration(calibration),
     )
     control_rows, control_counts = control_rows_of(asked, parts) if with_controls else (None, {})
     fitted, statistics, operating = _fitted_rows(asked), read_statistics(folder), _operating(calibration)
@@ -154,7 +155,7 @@ def judge(
         validation=fitted.get("validation"),
         classes=trained.classes,
         thresholds=tuple(sorted(set(thresholds or THRESHOLDS))),
-        about=about,
+        about=about_of(about, data),
         left_out=_left_out(asked, left_out),
         statistics=statistics,
         operating=operating,
@@ -165,21 +166,10 @@ def judge(
         track=asked.track,
     )
     case = completed(case)
-    meta = about_run(
-        trained,
-        protocol=about.protocol,
-        data_digest=shard_set.root_digest,
-        task=about.task,
-        simulated=about.simulated,
-        relations=dict(about.relations),
-        published=dict(about.published),
-        data=data,
-        calibration=about.calibration,
-    )
     return Report(
         case=case,
         result=render(case),
-        about=meta,
+        about=about,
         metrics=read_metrics(folder),
         samples=lambda: _samples(shard_set),
     )

@@ -17,12 +17,12 @@ from ..evaluation.predictions import Predictions
 from ..evaluation.predictions_file import About, Contents, write_predictions
 from ..evaluation.predictions_reader import read_predictions
 from ..evaluation.statistics import Statistics
+from ..training.checkpoint import MEANING
 from .folder import Run
 
 ROWS = "calibration.parquet"
 STATISTICS = "statistics.safetensors"
 STATISTICS_BYTES = 2**30
-MEANING = "bmrl_meaning"  # key of the metadata, as in the weights
 
 
 def about_run(run: Run, **more: Any) -> About:

@@ -213,6 +213,7 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
             validation=calibrating,
             device=device,
             run=run,
+            task=request.protocol.task if request.protocol else "attribution",
             track=request.track,
         )
     return finished
