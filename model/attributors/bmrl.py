@@ -11,21 +11,21 @@ Legend: B batch, D feature dimension (512 in the paper), K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from ...pipeline.views.text import NUM_LEVELS
-from ..attributor import AlignedText, Attributor, LabelSpace, Spec
+from ..attributor import AlignedText, LabelSpace, Spec
+from ..classifier import Classifier, check_centers, check_multiples
 from ..config import FromView, Preset, RunConfig, TrainConfig, setting
 from ..inputs import INPUTS, Batch
-from ..layers.alignment import ENCODERS, TextTargets, blank_levels
+from ..layers.alignment import ENCODERS, blank_levels
 from ..layers.blocks import ConvStack, MapTransformer
 from ..layers.encoders import LanguageEncoder, MapEncoder, blind_to_flat_colour
-from ..losses import CenterLoss, SamplePairAttention, contrastive_loss, kl_loss
+from ..losses import SamplePairAttention, bounded_scale, contrastive_loss, matching_loss, prediction_loss
 
 SIDE = 224  # pixels a side of image, edge and parsing
 CHANNELS = {"image": 3, "edge": 1, "noise": 3}  # of the visual views
@@ -125,11 +125,8 @@ class Config:
     def check(self, train: TrainConfig) -> None:
         """Raises ValueError with one sentence for the first rule that is broken."""
         self._check_model()
+        check_centers(self.losses)
         losses, model = self.losses, self.model
-        if losses.vcc and losses.dfacc:
-            raise ValueError(
-                "losses.vcc and losses.dfacc are two losses on the same centres; set one to 0, such as losses.dfacc=0"
-            )
         if losses.spa != "off" and not (model.text and losses.cmc):
             raise ValueError("losses.spa weighs the pairs of CMC, which needs model.text=1 and losses.cmc above 0")
         if model.text_readout == "levels" and not (model.text and (losses.cmc or losses.kl)):
@@ -139,9 +136,7 @@ class Config:
         model = self.model
         if not model.views or len(set(model.views)) < len(model.views) or not set(model.views) <= set(CHANNELS):
             raise ValueError(f"model.views {model.views}: expected one or more of image, edge, noise")
-        for heads in ("heads", "text_heads"):
-            if model.dim % getattr(model, heads):
-                raise ValueError(f"model.dim {model.dim} is not a multiple of model.{heads} {getattr(model, heads)}")
+        check_multiples(model, ("dim", "heads"), ("dim", "text_heads"))
         for name, widths, convs, tokens, side in (
             ("", model.widths, model.convs, model.tokens, SIDE),
             ("noise_", model.noise_widths, model.noise_convs, model.noise_tokens, model.patch_size),
@@ -228,16 +223,18 @@ def _map_transformer(widths: tuple[int, ...], side: int, tokens: int, sizes: Siz
     return MapTransformer(shape, dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, mlp=sizes.mlp, tokens=tokens)
 
 
-class Bmrl(Attributor):
+class Bmrl(Classifier):
     """Visual encoders whose class tokens are summed, a head and a predictor; parsing and language guide training only.
 
     The sum is the paper's; the released PVLM crosses attention instead (D6), and runs a UNet for nothing (D7). Its head sees
     unit vectors through a LayerNorm (D10), which is what `sound` does; `strict` has one Linear on the raw sum.
     """
 
+    own: Config
+    label_term = "dfa"
+
     def __init__(self, config: RunConfig, labels: LabelSpace) -> None:
         super().__init__(config, labels)
-        self.own: Config = config.own
         model, losses, equations = self.own.model, self.own.losses, self.own.equations
         self.visual = nn.ModuleDict(
             {
@@ -274,23 +271,7 @@ class Bmrl(Attributor):
             if losses.spa != "off"
             else None
         )
-        self.center_loss = (
-            CenterLoss(
-                self.num_classes,
-                model.dim,
-                kind="vcc" if losses.vcc else "dfacc",
-                space=equations.dfacc_space,
-                margin=losses.margin,
-                inter_weight=losses.inter_weight,
-                delta=losses.vcc_delta,
-            )
-            if losses.dfacc or losses.vcc
-            else None
-        )
-
-    def loss_weights(self) -> Mapping[str, float]:
-        """Eq. 12."""
-        return {name: getattr(self.own.losses, name) for name in ("dfa", "dfacc", "vcc", "cmc", "cpc", "kl")}
+        self.add_centers(model.dim)
 
     def embed(self, batch: Batch) -> Tensor:
         """I_v = sum of the visual class tokens, float (B, D); on the unit sphere under `sound`."""
@@ -322,84 +303,40 @@ class Bmrl(Attributor):
         weights = self.own.losses
         labels = batch["label"]
         features = self.embed(batch)
-        logits = self.classify(features)
-        self.record = {"accuracy": (logits.argmax(dim=1) == labels).float().mean()}
-        terms = {"dfa": cross_entropy(logits, labels)}  # Eq. 3
-        if self.center_loss is not None:
-            terms |= self.center_loss(features, logits, labels)  # Eq. 4-7
-            self.record |= self.center_loss.record
+        terms = self.label_terms(features, self.classify(features), labels)  # Eq. 3-7
         if self.language is not None and (weights.cmc or weights.kl):
             tokens = blank_levels(batch["text"], self.own.model.text_levels)
             texts = ENCODERS[self.own.model.text_readout](self.language, tokens)
             if weights.cmc:
-                terms["cmc"] = self._cmc(features, texts, labels)
+                terms["cmc"] = matching_loss(
+                    features,
+                    texts,
+                    self._scale(self.log_scale_cmc, "cmc"),
+                    labels,
+                    multi=self.own.equations.cmc_targets == "multi",
+                    spa=self.spa,
+                )
             if weights.kl:
-                terms["kl"] = self._kl(features, texts)
+                terms["kl"] = prediction_loss(
+                    self.predictor(features),
+                    texts,
+                    temperature=weights.kl_temperature,
+                    detach=self.own.equations.kl_detach,
+                )
         if self.parsing is not None and weights.cpc:
             parsing = self.parsing(INPUTS["parsing"](batch)).float()
             terms["cpc"] = contrastive_loss(features, parsing, self._scale(self.log_scale_cpc, "cpc"))  # Eq. 8-11
         return terms
-
-    def end_epoch(self) -> None:
-        """`sound`: once, after the first epoch, the centres become the unit-norm class means of that epoch."""
-        if self.center_loss is not None:
-            self.center_loss.end_epoch()
-
-    def undecayed(self) -> set[str]:
-        """Names of the parameters that weight decay leaves alone under `sound`: 1-D ones, scales, centres, positions, SPA."""
-        if self.own.equations.decay_all:
-            return set()
-        return {
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.ndim <= 1 or name.endswith(("centers", "positions", "class_token", "spa.table"))
-        }
 
     @property
     def _unit(self) -> bool:
         return self.own.equations.head == "layernorm-unit"
 
     def _scale(self, log_scale: Tensor, name: str) -> Tensor:
-        """1 / tau. The parameter is bounded, as CLIP's: a clamp of its value alone has no gradient beyond the bound, so tau
-        could never rise again."""
-        with torch.no_grad():
-            log_scale.clamp_(max=math.log(self.own.equations.max_logit_scale))
-        scale = log_scale.exp()
+        """1 / tau."""
+        scale = bounded_scale(log_scale, self.own.equations.max_logit_scale)
         self.record[f"temperature_{name}"] = 1.0 / scale.detach()
         return scale
-
-    def _cmc(self, features: Tensor, texts: list[TextTargets], labels: Tensor) -> Tensor:
-        """MFCLIP Eq. 7-12, the mean over the texts; 0 where no text tells samples apart."""
-        scale = self._scale(self.log_scale_cmc, "cmc")
-        multi = self.own.equations.cmc_targets == "multi"
-        losses = [
-            contrastive_loss(
-                features[text.rows],
-                text.features,
-                scale,
-                groups=text.groups if multi else None,
-                pair_weights=self.spa(labels[text.rows]) if self.spa is not None else None,
-            )
-            for text in texts
-        ]
-        return torch.stack(losses).mean() if losses else features.sum() * 0.0
-
-    def _kl(self, features: Tensor, texts: list[TextTargets]) -> Tensor:
-        """MFCLIP Eq. 13; the predictor's target is the mean of a sample's texts."""
-        total = features.new_zeros(features.shape)
-        count = features.new_zeros(len(features), 1)
-        for text in texts:
-            total = total.index_add(0, text.rows, text.features)
-            count = count.index_add(0, text.rows, count.new_ones(len(text.rows), 1))
-        known = (count[:, 0] > 0).nonzero()[:, 0]
-        if len(known) == 0:
-            return features.sum() * 0.0
-        return kl_loss(
-            (total / count.clamp(min=1.0))[known],
-            self.predictor(features)[known],
-            temperature=self.own.losses.kl_temperature,
-            detach=self.own.equations.kl_detach,
-        )
 
 
 SPEC = Spec(config=Config, presets=PRESETS, semantics=SEMANTICS, attributor=Bmrl)
