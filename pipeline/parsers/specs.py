@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ... import manifests
+from ..store import hub
 from ..store.local import file_sha256
-from . import hub
 from .errors import ParserError
 from .maps import LabelMaps
 from .weights import read_metadata
@@ -62,10 +62,7 @@ def resolve(parser: str, *, cache: Path | None = None) -> ParserSpec:
     if parser not in listed:
         return _resolve_file(parser, names=list(listed))
     entry = listed[parser]
-    if entry.package_file:
-        path = _packaged(entry)
-    else:
-        path = hub.fetch(hub.Pin(size=entry.size, sha256=entry.sha256, mirrors=entry.mirrors), name=parser, cache=cache)
+    path = _packaged(entry) if entry.package_file else _fetched(parser, entry, cache)
     return ParserSpec(name=parser, path=path, sha256=entry.sha256, input_size=entry.input_size, license=entry.license)
 
 
@@ -80,6 +77,18 @@ def _listed(name: str, entry: dict[str, Any]) -> Listed:
         raise ValueError(f"manifests/parsers.yaml: {name}: unknown key {sorted(unknown)[0]!r}")
     mirrors = tuple(hub.Mirror(**mirror) for mirror in entry.get("mirrors", ()))
     return Listed(**{**entry, "mirrors": mirrors})
+
+
+def _fetched(parser: str, entry: Listed, cache: Path | None) -> Path:
+    try:
+        return hub.fetch(
+            hub.Pin(size=entry.size, sha256=entry.sha256, mirrors=entry.mirrors),
+            what=f"the weights of parser {parser!r}",
+            otherwise=f"give a local copy with --parser FILE, or use the built-in one with --parser {LITE}",
+            cache=cache,
+        )
+    except hub.HubError as error:
+        raise ParserError(str(error)) from error
 
 
 def _resolve_maps(parser: str) -> ParserSpec:

@@ -6,8 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..store.local import file_sha256
-from .errors import ParserError
+from .local import file_sha256
+
+
+class HubError(RuntimeError):
+    """The file cannot be had, in one sentence with the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +29,13 @@ class Pin:
     mirrors: tuple[Mirror, ...]
 
 
-def fetch(pin: Pin, *, name: str, cache: Path | None = None) -> Path:
+def fetch(pin: Pin, *, what: str, otherwise: str, cache: Path | None = None) -> Path:
     """Path of the verified file in the hub's cache (`cache`, else the hub client's own folder).
 
+    what: such as "the weights of parser 'bisenet'"; otherwise: what to do instead of trying again.
+
     The cache is asked first, then each mirror. A file of another size or hash is removed from the cache, and so is what
-    a broken download leaves behind. Raises ParserError, which names each mirror's failure and the next step.
+    a broken download leaves behind. Raises HubError, which names each mirror's failure and the next step.
     """
     for mirror in pin.mirrors:
         cached = _cached(mirror, cache)
@@ -42,10 +47,7 @@ def fetch(pin: Pin, *, name: str, cache: Path | None = None) -> Path:
         if isinstance(failure, Path):
             return failure
         failures.append(f"{mirror.repository}: {failure}")
-    raise ParserError(
-        f"the weights of parser {name!r} cannot be had ({'; '.join(failures)}); try again with a connection, give a "
-        "local copy with --parser FILE, or use the built-in one with --parser bisenet-lite"
-    )
+    raise HubError(f"{what} cannot be had ({'; '.join(failures)}); try again with a connection, {otherwise}")
 
 
 def _fetch_from(mirror: Mirror, pin: Pin, cache: Path | None) -> Path | str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bmrl.pipeline.parsers import hub
-from bmrl.pipeline.parsers.errors import ParserError
+from bmrl.pipeline.store import hub
+from bmrl.pipeline.store.hub import HubError
 
 CONTENT = b"".join(i.to_bytes(4, "big") for i in range(1 << 20))  # 4 MiB, no two kilobytes alike
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -102,56 +102,56 @@ def weights_in(cache: Path) -> list[str]:
 
 def test_download_is_verified_and_then_comes_from_the_cache(server: FakeHub, tmp_path: Path) -> None:
     server.content["someone/faces"] = CONTENT
-    path = hub.fetch(pin(), name="bisenet", cache=tmp_path)
+    path = hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path)
     assert path.read_bytes() == CONTENT and path.is_relative_to(tmp_path)
     assert ("HEAD", f"/someone/faces/resolve/{REVISION}/weights.pth", "") in server.requests
     asked = len(server.requests)
-    assert hub.fetch(pin(), name="bisenet", cache=tmp_path) == path
+    assert hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path) == path
     assert len(server.requests) == asked
 
 
 def test_drop_in_mid_download_is_resumed(server: FakeHub, tmp_path: Path) -> None:
     server.content["someone/faces"] = CONTENT
     server.drop_after, server.drops = 1 << 20, 2
-    assert hub.fetch(pin(), name="bisenet", cache=tmp_path).read_bytes() == CONTENT
+    assert hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path).read_bytes() == CONTENT
 
 
 def test_endless_drops_fail_cleanly_and_the_next_try_succeeds(server: FakeHub, tmp_path: Path) -> None:
     server.content["someone/faces"] = CONTENT
     server.drop_after, server.drops = 0, 1000
-    with pytest.raises(ParserError, match="download") as caught:
-        hub.fetch(pin(), name="bisenet", cache=tmp_path)
-    assert "--parser bisenet-lite" in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(HubError, match="download") as caught:
+        hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path)
+    assert "or give FILE" in str(caught.value) and "\n" not in str(caught.value)
     assert weights_in(tmp_path) == []
     server.drops = 0
-    assert hub.fetch(pin(), name="bisenet", cache=tmp_path).read_bytes() == CONTENT
+    assert hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path).read_bytes() == CONTENT
 
 
 def test_wrong_hash_is_refused_and_removed(server: FakeHub, tmp_path: Path) -> None:
     server.content["someone/faces"] = CONTENT[:-1] + b"?"
-    with pytest.raises(ParserError, match="sha256"):
-        hub.fetch(pin(), name="bisenet", cache=tmp_path)
+    with pytest.raises(HubError, match="sha256"):
+        hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path)
     assert weights_in(tmp_path) == []
 
 
 def test_truncated_file_is_refused_and_removed(server: FakeHub, tmp_path: Path) -> None:
     server.content["someone/faces"] = CONTENT[:1000]  # the mirror itself holds a cut file
-    with pytest.raises(ParserError, match=f"1000 bytes came instead of {len(CONTENT)}"):
-        hub.fetch(pin(), name="bisenet", cache=tmp_path)
+    with pytest.raises(HubError, match=f"1000 bytes came instead of {len(CONTENT)}"):
+        hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path)
     assert weights_in(tmp_path) == []
 
 
 def test_body_that_ends_short_leaves_nothing(server: FakeHub, tmp_path: Path) -> None:
     server.content["someone/faces"] = CONTENT
     server.short_by = len(CONTENT)
-    with pytest.raises(ParserError, match="download"):
-        hub.fetch(pin(), name="bisenet", cache=tmp_path)
+    with pytest.raises(HubError, match="download"):
+        hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path)
     assert weights_in(tmp_path) == []
 
 
 def test_mirrors_are_tried_in_order(server: FakeHub, tmp_path: Path) -> None:
     server.content["other/faces"] = CONTENT
-    path = hub.fetch(pin(FIRST, SECOND), name="bisenet", cache=tmp_path)
+    path = hub.fetch(pin(FIRST, SECOND), what="the weights", otherwise="or give FILE", cache=tmp_path)
     assert path.read_bytes() == CONTENT and "other--faces" in str(path)
     asked = [path for _, path, _ in server.requests]
     assert asked[0].startswith("/someone/faces/") and asked[-1].startswith("/other/faces/")
@@ -159,14 +159,17 @@ def test_mirrors_are_tried_in_order(server: FakeHub, tmp_path: Path) -> None:
 
 def test_mirror_with_a_wrong_file_is_passed_over(server: FakeHub, tmp_path: Path) -> None:
     server.content = {"someone/faces": b"x" * len(CONTENT), "other/faces": CONTENT}
-    assert hub.fetch(pin(FIRST, SECOND), name="bisenet", cache=tmp_path).read_bytes() == CONTENT
+    assert (
+        hub.fetch(pin(FIRST, SECOND), what="the weights", otherwise="or give FILE", cache=tmp_path).read_bytes()
+        == CONTENT
+    )
 
 
 def test_damaged_file_in_the_cache_is_fetched_again(server: FakeHub, tmp_path: Path) -> None:
     server.content["someone/faces"] = CONTENT
-    path = hub.fetch(pin(), name="bisenet", cache=tmp_path)
+    path = hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path)
     path.resolve().write_bytes(b"damaged")
-    assert hub.fetch(pin(), name="bisenet", cache=tmp_path).read_bytes() == CONTENT
+    assert hub.fetch(pin(), what="the weights", otherwise="or give FILE", cache=tmp_path).read_bytes() == CONTENT
 
 
 def test_offline_names_each_mirror_and_the_next_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -174,9 +177,9 @@ def test_offline_names_each_mirror_and_the_next_step(monkeypatch: pytest.MonkeyP
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")  # nobody listens
-    with pytest.raises(ParserError) as caught:
-        hub.fetch(pin(FIRST, SECOND), name="bisenet", cache=tmp_path)
+    with pytest.raises(HubError) as caught:
+        hub.fetch(pin(FIRST, SECOND), what="the weights", otherwise="or give FILE", cache=tmp_path)
     text = str(caught.value)
     assert "someone/faces: not reachable" in text and "other/faces: not reachable" in text
-    assert "--parser bisenet-lite" in text and "--parser FILE" in text and "\n" not in text
+    assert text.startswith("the weights cannot be had (") and text.endswith("or give FILE") and "\n" not in text
     assert weights_in(tmp_path) == []
