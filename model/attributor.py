@@ -127,6 +127,10 @@ class Attributor(nn.Module):
         """Names of the parameters that weight decay leaves alone."""
         return set()
 
+    def begin(self) -> None:
+        """Called once before a training that does not go on from a checkpoint: published weights are read here. Raises
+        ValueError of one sentence where they cannot be had."""
+
     def end_epoch(self) -> None:
         """Called once after each epoch, before its validation."""
 

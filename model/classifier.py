@@ -19,6 +19,7 @@ from .attributor import Attributor, LabelSpace
 from .config import RunConfig, TrainConfig, setting
 from .inputs import Batch
 from .losses import CenterLoss
+from .published import HUB, SCRATCH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,12 @@ class ClassifierConfig:
     model: Any = field(default_factory=NoSizes)
     losses: Weights = field(default_factory=Weights)
     equations: Equations = field(default_factory=Equations)
+
+    @property
+    def origin(self) -> str:
+        """What the weights were before the training, as tables say it."""
+        weights = getattr(self.model, "weights", SCRATCH)
+        return {SCRATCH: "from scratch", HUB: "from published weights"}.get(weights, "from weights of a file")
 
     @property
     def inference_views(self) -> tuple[str, ...]:

@@ -103,6 +103,11 @@ class AttributorConfig(Protocol):
     @property
     def training_views(self) -> tuple[str, ...]: ...
 
+    @property
+    def origin(self) -> str:
+        """What the weights were before the training, as tables say it: `from scratch`, `published weights`, ..."""
+        ...
+
     def check(self, train: TrainConfig) -> None:
         """The rules that join several fields. Raises ValueError with one sentence."""
         ...

@@ -43,9 +43,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model.inputs": ("pipeline.views",),
     "model.layers": ("pipeline.views",),
     "model.losses": ("pipeline.views", "model.layers"),
-    "model.classifier": ("model.attributor", "model.config", "model.inputs", "model.losses"),
+    "model.published": ("manifests", "pipeline.store", "model.layers"),
+    "model.classifier": ("model.attributor", "model.config", "model.inputs", "model.losses", "model.published"),
     "model.attributors": (
-        "model.attributor", "model.classifier", "model.config", "model.inputs", "model.layers", "model.losses", "pipeline.views",
+        "model.attributor", "model.classifier", "model.published", "model.config", "model.inputs", "model.layers",
+        "model.losses", "pipeline.views",
     ),
     "model.training": ("model.attributor", "model.config", "model.documents", "model.errors", "model.inputs", "pipeline.store"),
     "model.evaluation": ("model.errors", "model.inputs", "pipeline.views", "pipeline.store"),

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from ..attributor import Spec
 
-ATTRIBUTORS = {"bmrl": "bmrl"}  # name -> module in this package
+ATTRIBUTORS = {"bmrl": "bmrl", "resnet50": "resnet50"}  # name -> module in this package
 PLANNED = ("mfclip", "sjedd", "clip", "cvit", "cael", "dna-det", "cpl", "carzero", "de-fake", "resnet50", "knn")
 
 

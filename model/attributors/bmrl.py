@@ -107,6 +107,7 @@ class Config:
     model: Sizes = field(default_factory=Sizes)
     losses: Weights = field(default_factory=Weights)
     equations: Equations = field(default_factory=Equations)
+    origin = "from scratch"
 
     @property
     def inference_views(self) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class About:
     simulated: bool
     calibration: Mapping[str, Any] | None
     data: Mapping[str, Any]  # name, root_digest, n_per_generator, n_train, missing_sources, other_views and more
+    origin: str = ""  # what the weights were before the training, such as `from scratch`; empty where nobody said
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .case import Case
+from .case import About, Case
 from .result import Section, Table, percent, span
 from .scores import closed_set
 
@@ -12,7 +12,7 @@ from .scores import closed_set
 def overview_section(case: Case) -> Section:
     about, data, seen = case.about, case.about.data, closed_set(case.seen.logits, case.seen.labels)
     run = (
-        f"{about.attributor}, preset {about.preset}, semantics {about.semantics}, "
+        f"{about.attributor}, preset {about.preset}, semantics {about.semantics}, {said_origin(about)}"
         f"protocol {about.protocol or 'none (every generator is a class)'}"
         + ("  -- SIMULATED sources: no evidence about real generators" if about.simulated else ""),
         f"data {data['name']} {data['root_digest'][:16]}, {seen['n']} seen test images",
@@ -37,10 +37,15 @@ def overview_section(case: Case) -> Section:
         "attributor": about.attributor,
         "preset": about.preset,
         "semantics": about.semantics,
+        "origin": about.origin,
         "calibration": about.calibration,
         "data": about.data,
     }
     return Section(document=document, tables=(Table(name="run", notes=run), Table(name="seen", notes=tuple(facts))))
+
+
+def said_origin(about: About) -> str:
+    return f"{about.origin}, " if about.origin else ""
 
 
 def _with_interval(case: Case, name: str, value: float) -> str:

@@ -58,6 +58,7 @@ class About(Struct, frozen=True):
     simulated: bool = False
     relations: dict[str, str] = {}
     published: dict[str, int | float | str] = {}
+    origin: str = ""  # what the weights were before the training
     data: dict[str, Any] = {}
     calibration: dict[str, Any] | None = None
 
@@ -74,6 +75,7 @@ def about_of(said: About, data: Mapping[str, Any]) -> case.About:
         relations=said.relations,
         simulated=said.simulated,
         calibration=said.calibration,
+        origin=said.origin,
         data=data,
     )
 

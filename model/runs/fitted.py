@@ -32,6 +32,7 @@ def about_run(run: Run, **more: Any) -> About:
         attributor=run.config.attributor,
         preset=run.config.preset,
         semantics=run.config.semantics,
+        origin=run.config.own.origin,
         views=run.data.get("params", {}),
         recipe=run.recipe,
         **{"protocol": run.protocol, "data_digest": run.data["root_digest"], **more},

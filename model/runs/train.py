@@ -149,6 +149,8 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     try:
         check_training(config, labels, train_rows, samples=min(share, len(train_rows)), device=device)
         model = from_config(config, labels)
+        if not (request.resume and (request.out / "state.json").exists()):
+            model.begin()
     except TooLargeError as error:
         raise TrainingError(f"{error}; use a smaller --preset, --batch-size or --set, or --set accumulate") from error
     except ValueError as error:

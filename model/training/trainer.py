@@ -1,7 +1,7 @@
 """The trainer: batches in, a run directory out. It knows attributors by their interface alone, and is the same for all.
 
 Everything that follows a step is a function of (weights, optimizer, step, loader state), so a resumed run goes on bit
-for bit on a CPU: flips are drawn from (seed, step), learning rates computed from the step.
+for bit on a CPU: flips, dropout and crops are drawn from (seed, step), learning rates computed from the step.
 """
 
 from __future__ import annotations
@@ -218,6 +218,8 @@ class Trainer:
         with self._in_memory(f"at step {step + 1}"):
             batch = self._flipped(to_device(batch, self.device), step)
             self.optimizer.zero_grad(set_to_none=True)
+            # What is random in a step (dropout, crops) is a function of the seed, the step and the process.
+            torch.manual_seed((self.config.seed * 1_000_003 + step) * self.world.size + self.world.rank)
             figures = self._backward(batch)
             average_gradients(self.model.parameters(), self.world)
             figures["grad_norm"] = self._gradient_norm()
