@@ -7,7 +7,20 @@ from importlib import import_module
 from ..attributor import Spec
 
 ATTRIBUTORS = {"bmrl": "bmrl", "resnet50": "resnet50"}  # name -> module in this package
-PLANNED = ("mfclip", "sjedd", "clip", "cvit", "cael", "dna-det", "cpl", "carzero", "de-fake", "resnet50", "knn")
+PLANNED = (
+    "mfclip",
+    "sjedd",
+    "clip",
+    "cvit",
+    "cael",
+    "dna-det",
+    "cpl",
+    "carzero",
+    "de-fake",
+    "knn",
+    "srm-probe",
+    "spectrum-probe",
+)
 
 
 def check_attributor(name: str) -> None:

@@ -26,6 +26,7 @@ MISSING = (
 class Backbone(nn.Module):
     """A network over images: float (B, 3, S, S) in [0, 1] -> (B, D), and for networks of convolutions their map."""
 
+    network: Any
     mean: Tensor  # (3, 1, 1)
     std: Tensor
 
