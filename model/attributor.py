@@ -65,6 +65,8 @@ class Attributor(nn.Module):
 
     steps = True  # False: trained by `fit` in one pass, without an optimizer
     tunes = False  # True: the trainer calls `tune` before each step
+    # What the kept checkpoint is the lowest of on validation rows: nll, or loss, the weighted sum of `losses`
+    picks_by = "nll"
 
     def __init__(self, config: RunConfig, labels: LabelSpace) -> None:
         super().__init__()

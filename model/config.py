@@ -73,6 +73,7 @@ class TrainConfig:
     # Parts that a batch is split into, for memory; contrastive terms and batch norm see one part.
     accumulate: int = setting(1, positive=True)
     compile: bool = False  # torch.compile of the backbones and transformers
+    patience: int = setting(0, at_least_zero=True)  # epochs without a better validation, after which it ends; 0: none
     seed: int = 0
 
     def check(self) -> None:

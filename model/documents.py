@@ -109,10 +109,11 @@ class _Loader(Struct, frozen=True):
 class _State(Struct, frozen=True):
     step: Count
     loader: _Loader
-    best_val_nll: Finite | None  # None: not yet
+    best_val_nll: Finite | None  # None: not yet; of the validation loss where the attributor picks by that
     # Of checkpoint/, so that nothing else is read as weights.
     weights: Annotated[str, Meta(pattern=r"^[0-9]{8,15}\.safetensors\Z")]
     optimizer: Annotated[str, Meta(pattern=r"^[0-9]{8,15}-optimizer\.safetensors\Z")]
+    best_epoch: Count | UnsetType = UNSET  # version 0.1 does not say it
 
 
 class _Step(Struct, frozen=True):

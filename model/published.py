@@ -50,8 +50,9 @@ def take_published(network: nn.Module, backbone: str, weights: str, *, cache: Pa
     if weights == SCRATCH:
         return
     path = _fetch(backbone, cache) if weights == HUB else Path(weights)
+    tensors = read_weights(path)
     try:
-        take_weights(network, read_weights(path))
+        take_weights(network, tensors)
     except ValueError as error:
         raise ValueError(
             f"{path} does not hold the backbone {backbone} of these settings ({error}); published weights need model.width=1 "

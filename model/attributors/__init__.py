@@ -6,29 +6,19 @@ from importlib import import_module
 
 from ..attributor import Spec
 
-ATTRIBUTORS = {"bmrl": "bmrl", "resnet50": "resnet50"}  # name -> module in this package
+ATTRIBUTORS = {"bmrl": "bmrl", "mfclip": "mfclip", "resnet50": "resnet50"}  # name -> module in this package
 PLANNED = (
-    "mfclip",
-    "sjedd",
-    "clip",
-    "cvit",
-    "cael",
-    "dna-det",
-    "cpl",
-    "carzero",
-    "de-fake",
-    "knn",
-    "srm-probe",
-    "spectrum-probe",
-)
+    "sjedd", "clip", "cvit", "cael", "dna-det", "cpl", "carzero", "de-fake", "knn", "srm-probe", "spectrum-probe",
+)  # fmt: skip
 
 
 def check_attributor(name: str) -> None:
     """Raises ValueError where `name` is no attributor of this version."""
+    if name in ATTRIBUTORS:
+        return
     if name in PLANNED:
         raise ValueError(f"attributor {name!r} is planned and not in this version; it has {', '.join(ATTRIBUTORS)}")
-    if name not in ATTRIBUTORS:
-        raise ValueError(f"unknown attributor {name!r}; known are {', '.join(ATTRIBUTORS)}")
+    raise ValueError(f"unknown attributor {name!r}; known are {', '.join(ATTRIBUTORS)}")
 
 
 def load_spec(name: str) -> Spec:

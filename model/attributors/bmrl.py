@@ -23,8 +23,7 @@ from ..classifier import Classifier, check_centers, check_multiples
 from ..config import FromView, Preset, RunConfig, TrainConfig, setting
 from ..inputs import INPUTS, Batch
 from ..layers.alignment import ENCODERS, blank_levels
-from ..layers.blocks import ConvStack, MapTransformer
-from ..layers.encoders import LanguageEncoder, MapEncoder, blind_to_flat_colour
+from ..layers.encoders import LanguageEncoder, MapEncoder, check_map, map_encoder
 from ..losses import SamplePairAttention, bounded_scale, contrastive_loss, matching_loss, prediction_loss
 
 SIDE = 224  # pixels a side of image, edge and parsing
@@ -138,24 +137,10 @@ class Config:
         if not model.views or len(set(model.views)) < len(model.views) or not set(model.views) <= set(CHANNELS):
             raise ValueError(f"model.views {model.views}: expected one or more of image, edge, noise")
         check_multiples(model, ("dim", "heads"), ("dim", "text_heads"))
-        for name, widths, convs, tokens, side in (
-            ("", model.widths, model.convs, model.tokens, SIDE),
-            ("noise_", model.noise_widths, model.noise_convs, model.noise_tokens, model.patch_size),
-        ):
-            if not widths or len(widths) != len(convs) or min((*widths, *convs)) < 1:
-                raise ValueError(
-                    f"model.{name}widths {widths} and model.{name}convs {convs}: expected as many of each, all 1 or more"
-                )
-            reduced = side // 2 ** len(widths)
-            if reduced < 1:
-                raise ValueError(
-                    f"model.{name}widths {widths} halve {side} pixels to nothing; {2 ** len(widths)} or more are needed"
-                )
-            grid = math.isqrt(max(tokens, 0))
-            if grid < 1 or grid**2 != tokens or reduced % grid:
-                raise ValueError(
-                    f"model.{name}tokens {tokens} does not divide a map of {reduced}x{reduced} (1 always does)"
-                )
+        check_map("", SIDE, widths=model.widths, convs=model.convs, tokens=model.tokens)
+        check_map(
+            "noise_", model.patch_size, widths=model.noise_widths, convs=model.noise_convs, tokens=model.noise_tokens
+        )
         if model.text and (not model.text_levels or not set(model.text_levels) <= set(range(1, NUM_LEVELS + 1))):
             raise ValueError(f"model.text_levels {model.text_levels}: expected one or more of 1, 2, 3, 4")
 
@@ -202,26 +187,24 @@ SEMANTICS: dict[str, Equations] = {
 
 
 def visual_encoder(channels: int, sizes: Sizes) -> MapEncoder:
-    """Backbone, one token (or 49), class token, Q blocks: (B, channels, 224, 224) -> (B, D). AE, EE and PE of BMRL.
+    """Over a whole face, (B, channels, 224, 224) -> (B, D). AE, EE and PE of BMRL.
 
     All of one depth, as the paper says; the released code has 3 blocks for edge and noise and a wider PE (D4).
     """
-    backbone = ConvStack(channels, sizes.widths, sizes.convs, strided_stem=sizes.strided_stem)
-    if sizes.highpass_stem and channels == 3:  # PE has three channels too, and starts with the borders of its colours
-        blind_to_flat_colour(backbone)
-    return MapEncoder(backbone, _map_transformer(sizes.widths, SIDE, sizes.tokens, sizes))
+    return map_encoder(
+        channels, SIDE, widths=sizes.widths, convs=sizes.convs, tokens=sizes.tokens, strided_stem=sizes.strided_stem,
+        # PE has three channels too, and starts with the borders of its colours
+        highpass_stem=sizes.highpass_stem and channels == 3,
+        dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, mlp=sizes.mlp,
+    )  # fmt: skip
 
 
 def noise_encoder(sizes: Sizes) -> MapEncoder:
     """The same over the SRM residual of one patch, (B, 3, p, p) -> (B, D); its backbone halves the patch twice (D9)."""
-    backbone = ConvStack(CHANNELS["noise"], sizes.noise_widths, sizes.noise_convs)
-    return MapEncoder(backbone, _map_transformer(sizes.noise_widths, sizes.patch_size, sizes.noise_tokens, sizes))
-
-
-def _map_transformer(widths: tuple[int, ...], side: int, tokens: int, sizes: Sizes) -> MapTransformer:
-    reduced = side // 2 ** len(widths)
-    shape = (widths[-1], reduced, reduced)
-    return MapTransformer(shape, dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, mlp=sizes.mlp, tokens=tokens)
+    return map_encoder(
+        CHANNELS["noise"], sizes.patch_size, widths=sizes.noise_widths, convs=sizes.noise_convs, tokens=sizes.noise_tokens,
+        dim=sizes.dim, depth=sizes.depth, heads=sizes.heads, mlp=sizes.mlp,
+    )  # fmt: skip
 
 
 class Bmrl(Classifier):

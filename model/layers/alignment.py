@@ -5,6 +5,7 @@ Legend: B batch, D token dimension, U distinct prompts of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from ...pipeline.views.text import CONTEXT_LENGTH, NUM_LEVELS
 from .encoders import END, START, LanguageEncoder
+
+RANDOM_WORDS = 8  # of a sentence that says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,33 @@ def blank_levels(tokens: Tensor, kept: tuple[int, ...]) -> Tensor:
     return result
 
 
+def random_sentences(tokens: Tensor) -> Tensor:
+    """tokens (B, 4, 77) with every known sentence replaced by a sentence of RANDOM_WORDS random words, always the same ones
+    for the same sentence: what is left of a prompt is which samples share it (M10)."""
+    known = tokens[..., 1] != END  # (B, 4)
+    places = torch.arange(CONTEXT_LENGTH, device=tokens.device)
+    digest = (tokens.long() * (places * 2_654_435_761 % 1_000_003 + 1)).sum(dim=-1, keepdim=True)  # (B, 4, 1)
+    words = (digest * 48_271 + (places[1 : RANDOM_WORDS + 1] * 1_327_217_885 % 998_244_353)) % 2_147_483_647
+    words = words * 48_271 % 2_147_483_647 % (START - 1) + 1
+    drawn = torch.zeros_like(tokens)
+    drawn[..., 0], drawn[..., RANDOM_WORDS + 1] = START, END
+    drawn[..., 1 : RANDOM_WORDS + 1] = words.to(tokens.dtype)
+    return torch.where(known[..., None], drawn, tokens)
+
+
+def encode_first(language: LanguageEncoder, tokens: Tensor) -> list[TextTargets]:
+    """As encode_whole, read at the end of level 1, as the released code does."""
+    return _encode_distinct(language.first, tokens)
+
+
 def encode_whole(language: LanguageEncoder, tokens: Tensor) -> list[TextTargets]:
     """All four sentences as one text. Each distinct prompt is encoded once and gathered: exact, nothing here is random."""
+    return _encode_distinct(language, tokens)
+
+
+def _encode_distinct(encode: Callable[[Tensor], Tensor], tokens: Tensor) -> list[TextTargets]:
     distinct, groups = torch.unique(tokens.flatten(1), dim=0, return_inverse=True)
-    encoded = language(distinct.view(-1, *tokens.shape[1:])).float()
+    encoded = encode(distinct.view(-1, *tokens.shape[1:])).float()
     return [TextTargets(rows=torch.arange(len(tokens), device=tokens.device), features=encoded[groups], groups=groups)]
 
 
@@ -56,4 +82,4 @@ def encode_levels(language: LanguageEncoder, tokens: Tensor) -> list[TextTargets
     return targets
 
 
-ENCODERS = {"last": encode_whole, "levels": encode_levels}
+ENCODERS = {"last": encode_whole, "levels": encode_levels, "first": encode_first}

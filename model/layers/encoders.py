@@ -5,11 +5,13 @@ Legend: B batch, C channels, H W pixels, N tokens, D token dimension, U distinct
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ...pipeline.views.text import CONTEXT_LENGTH, NUM_LEVELS
-from .blocks import TransformerBlock
+from .blocks import ConvStack, MapTransformer, TransformerBlock
 
 VOCABULARY = 49408  # CLIP's BPE
 START, END = 49406, 49407
@@ -24,6 +26,45 @@ class MapEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.transformer(self.backbone(x))
+
+
+def map_encoder(
+    channels: int,
+    side: int,
+    *,
+    widths: tuple[int, ...],
+    convs: tuple[int, ...],
+    tokens: int,
+    dim: int,
+    depth: int,
+    heads: int,
+    mlp: int,
+    strided_stem: bool = False,
+    highpass_stem: bool = False,
+) -> MapEncoder:
+    """CViT's backbone, one token (or a square number of them), class token and blocks: (B, channels, side, side) -> (B, D)."""
+    backbone = ConvStack(channels, widths, convs, strided_stem=strided_stem)
+    if highpass_stem:
+        blind_to_flat_colour(backbone)
+    reduced = side // 2 ** len(widths)
+    shape = (widths[-1], reduced, reduced)
+    return MapEncoder(backbone, MapTransformer(shape, dim=dim, depth=depth, heads=heads, mlp=mlp, tokens=tokens))
+
+
+def check_map(name: str, side: int, *, widths: tuple[int, ...], convs: tuple[int, ...], tokens: int) -> None:
+    """Raises ValueError where no map encoder has these sizes; name: before those of the settings, such as `noise_`."""
+    if not widths or len(widths) != len(convs) or min((*widths, *convs)) < 1:
+        raise ValueError(
+            f"model.{name}widths {widths} and model.{name}convs {convs}: expected as many of each, all 1 or more"
+        )
+    reduced = side // 2 ** len(widths)
+    if reduced < 1:
+        raise ValueError(
+            f"model.{name}widths {widths} halve {side} pixels to nothing; {2 ** len(widths)} or more are needed"
+        )
+    grid = math.isqrt(max(tokens, 0))
+    if grid < 1 or grid**2 != tokens or reduced % grid:
+        raise ValueError(f"model.{name}tokens {tokens} does not divide a map of {reduced}x{reduced} (1 always does)")
 
 
 def blind_to_flat_colour(backbone: nn.Module) -> None:
@@ -56,6 +97,14 @@ class LanguageEncoder(nn.Module):
         flat, positions, valid = self._pack(tokens.long())
         x = self._encode(flat, positions, valid[:, None, None, :])
         return x[torch.arange(len(x), device=x.device), _last((flat == END) & valid)]
+
+    def first(self, tokens: Tensor) -> Tensor:
+        """The feature at the end of level 1, (U, 4, 77) -> (U, D), where the released code reads it (D12): what is written in
+        the other levels comes later and cannot be seen from there."""
+        flat, positions, valid = self._pack(tokens.long())
+        x = self._encode(flat, positions, valid[:, None, None, :])
+        ends = (flat == END) & valid & (positions < CONTEXT_LENGTH)
+        return x[torch.arange(len(x), device=x.device), _last(ends)]
 
     def levels(self, tokens: Tensor) -> Tensor:
         """One feature a level, (U, 4, 77) -> (U, 4, D): each sentence attends to itself alone, so that it means the same

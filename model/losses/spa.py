@@ -16,12 +16,14 @@ class SamplePairAttention(nn.Module):
 
     def __init__(self, kind: str, *, num_classes: int, batch_size: int) -> None:
         super().__init__()
-        self.kind = kind  # class or batch
-        size = num_classes if kind == "class" else batch_size
+        self.kind = kind  # class, batch, or scalar: one weight for all pairs, the control of the other two
+        size = {"class": num_classes, "batch": batch_size, "scalar": 1}[kind]
         self.table = nn.Parameter(torch.zeros(size, size))
 
     def forward(self, labels: Tensor) -> Tensor:
         """labels int64 (B,) -> (B, B) in (0, 1); rows are vision, columns text. Raises ValueError for too large a batch."""
+        if self.kind == "scalar":
+            return self.table.sigmoid().expand(len(labels), len(labels))
         if self.kind == "class":
             return self.table.sigmoid()[labels][:, labels]
         if len(labels) > len(self.table):

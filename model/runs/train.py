@@ -182,6 +182,8 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
     picking, calibrating = halves(val_rows)
 
     def validation() -> Iterable[dict[str, Any]]:
+        if model.picks_by == "loss":  # SPA is made for batches of the training's size
+            return picking.loader(views=model.training_views, batch_size=settings.batch_size, shuffle=False)
         return picking.loader(views=model.inference_views, batch_size=VALIDATION_BATCH, shuffle=False)
 
     trainer = Trainer(

@@ -91,7 +91,8 @@ class Trainer:
         self._names, self.optimizer = make_optimizer(model, self.config)
         self._checkpoints = Checkpoints(run, meaning=meaning)
         self._saved_step: int | None = None
-        self._best_nll = math.inf
+        self._best = math.inf  # of the figure that the attributor picks by
+        self._best_epoch = 0
         self._asked_to_stop = False  # by a signal, which may come at any moment to any of the processes
         self._stop = False  # as they agreed between two steps
 
@@ -103,7 +104,7 @@ class Trainer:
                 f"the processes do not start alike (this one after step {step}): they need the same options, and --out and "
                 "--shards on a file system that all of them see"
             )
-        if self._train.epoch >= (self.config.epochs if self.model.steps else 1):
+        if self._ended():
             return True
         if not self.model.steps:
             return self._fit_once(on_epoch)
@@ -121,12 +122,19 @@ class Trainer:
                     with self._writing():
                         metrics = stack.enter_context(open_metrics(self.run, step, self._train.epoch))
                 with self._in_memory("while batches are read"):
-                    while self._train.epoch < self.config.epochs and not self._stop:
+                    while not (self._stop or any_of(self._ended(), self.world, self.device)):
                         step = self._epoch(step, total, metrics, on_step, on_epoch)
         finally:
             for name, handler in previous.items():
                 signal.signal(name, handler)
         return not (self._stop or self._asked_to_stop)  # the one may come after the last agreement
+
+    def _ended(self) -> bool:
+        """Whether the last epoch is over, or none was better for as long as the settings have patience."""
+        epoch, patience = self._train.epoch, self.config.patience
+        if not self.model.steps:
+            return epoch >= 1
+        return epoch >= self.config.epochs or (0 < patience < epoch - self._best_epoch)
 
     def _epoch(
         self,
@@ -201,8 +209,9 @@ class Trainer:
         with self._writing():
             metrics.write(summary)
             # Without validation rows: the last epoch.
-            if summary["val_nll"] < self._best_nll or not summary["val_n"]:
-                self._best_nll = summary["val_nll"]
+            figure = summary[f"val_{self.model.picks_by}"]
+            if figure < self._best or not summary["val_n"]:
+                self._best, self._best_epoch = figure, epoch
                 save_weights(self.model, self.run / "best.safetensors", meaning=self._checkpoints.meaning)
         return summary
 
@@ -258,7 +267,7 @@ class Trainer:
         for part in parts:
             with self._autocast():
                 terms = self.model.losses(part)
-            loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+            loss = self._total(terms)
             (loss / len(parts)).backward()
             named = {f"loss_{name}": term for name, term in terms.items()}
             for name, figure in {"loss": loss, **named, **self.model.record}.items():
@@ -314,19 +323,26 @@ class Trainer:
         """Accuracy and NLL on the validation rows, {} keys val_accuracy, val_nll, val_n; zeros without rows."""
         self.model.eval()
         logits, labels = [], []
-        for batch in self._validation():
+        losses, by_loss = 0.0, self.model.picks_by == "loss"  # times rows
+        for stored in self._validation():
+            batch = to_device(stored, self.device)
             with self._autocast():
-                logits.append(self.model.logits(to_device(batch, self.device)).float().cpu())
-            labels.append(batch["label"])
+                logits.append(self.model.logits(batch).float().cpu())
+                if by_loss:
+                    losses += len(batch["label"]) * float(self._total(self.model.losses(batch)))
+            labels.append(stored["label"])
         self.model.train()
         if not labels:
-            return {"val_accuracy": 0.0, "val_nll": 0.0, "val_n": 0}
+            return {"val_accuracy": 0.0, "val_nll": 0.0, "val_n": 0} | ({"val_loss": 0.0} if by_loss else {})
         scores, truth = torch.cat(logits), torch.cat(labels)
         return {
             "val_accuracy": float((scores.argmax(dim=1) == truth).double().mean()),
             "val_nll": float(cross_entropy(scores.double(), truth)),
             "val_n": len(truth),
-        }
+        } | ({"val_loss": losses / len(truth)} if by_loss else {})
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bfloat16")
@@ -334,7 +350,12 @@ class Trainer:
     def _save(self, step: int) -> None:
         """Of weights that were checked."""
         if self.world.writes:
-            state = {"step": step, "loader": self._train.state_dict(), "best_val_nll": _json_number(self._best_nll)}
+            state = {
+                "step": step,
+                "loader": self._train.state_dict(),
+                "best_val_nll": _json_number(self._best),
+                "best_epoch": self._best_epoch,
+            }
             # Within `for batch in loader` the last batch of an epoch is consumed, the loader's epoch not yet advanced.
             with self._writing():
                 self._checkpoints.save(self.model, self.optimizer, self._names, state)
@@ -356,7 +377,8 @@ class Trainer:
             raise RunError(f"{self.run} was trained otherwise: {error}; train into another --out") from error
         if self._other is not None:  # it stands where the first one does, in its own order
             self._other.load_state_dict({**state["loader"], "seed": self._other.state_dict()["seed"]})
-        self._best_nll = math.inf if state["best_val_nll"] is None else state["best_val_nll"]
+        self._best = math.inf if state["best_val_nll"] is None else state["best_val_nll"]
+        self._best_epoch = state.get("best_epoch", max(0, self._train.epoch - 1))
         self._saved_step = int(state["step"])
         return self._saved_step
 

@@ -61,10 +61,16 @@ def device_patch_scores(image: Tensor, patch_size: int = NoiseParams().patch_siz
     return _rounded_quotient(high, low, patch_size * (patch_size - 1))
 
 
-def device_noise(image: Tensor, patch_size: int = NoiseParams().patch_size) -> DeviceNoise:
-    """RGB uint8 (B, 3, H, W) -> the `noise` column with the choice behind it; ties go to the first patch."""
+def device_noise(
+    image: Tensor, patch_size: int = NoiseParams().patch_size, chosen: Tensor | None = None
+) -> DeviceNoise:
+    """RGB uint8 (B, 3, H, W) -> the `noise` column with the choice behind it; ties go to the first patch.
+
+    chosen: int64 (B,), row-major numbers of patches to take in place of the richest ones.
+    """
     scores = device_patch_scores(image, patch_size)
-    chosen = scores.argmin(dim=1)  # the first of equal scores
+    if chosen is None:
+        chosen = scores.argmin(dim=1)  # the first of equal scores
     columns = image.shape[3] // patch_size
     samples = torch.arange(len(image), device=image.device)
     patches = _patches(image, patch_size)  # (B, rows, cols, 3, p, p)
