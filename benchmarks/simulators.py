@@ -24,8 +24,9 @@ import torch
 from machine import commit, cpu
 from sklearn.metrics import roc_auc_score
 
-from bmrl.model.evaluation.controls.features import CONTENT_FEATURES, F32, TRACE_FEATURES
+from bmrl.model.evaluation.controls.features import CONTENT_FEATURES
 from bmrl.model.evaluation.controls.leaks import CLASSIFIERS, linear_probe
+from bmrl.model.traces import F32, TRACE_FEATURES
 from bmrl.pipeline.demo.camera import IMAGE_SIZE, photograph
 from bmrl.pipeline.demo.draw import derange, reduce_labels
 from bmrl.pipeline.demo.faces import draw_face, identity_split

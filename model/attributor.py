@@ -9,7 +9,7 @@ Legend: B batch, D embedding dimension, K classes, U distinct prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,3 +156,5 @@ class Spec:
     presets: Mapping[str, Preset]
     semantics: Mapping[str, Any]  # name -> the section `equations`
     attributor: type[Attributor]
+    # Of the attributor's own config: settings that stand in files which others name, read once. Raises ValueError.
+    complete: Callable[[Any], Any] | None = None

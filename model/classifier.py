@@ -50,15 +50,15 @@ SEMANTICS: Mapping[str, Equations] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoSizes:
-    """Of an attributor without sizes to choose."""
+class NoSettings:
+    """A section that is empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
     """The sections of an attributor that reads the image alone; a subclass says what its `model` is, and more views."""
 
-    model: Any = field(default_factory=NoSizes)
+    model: Any = field(default_factory=NoSettings)
     losses: Weights = field(default_factory=Weights)
     equations: Equations = field(default_factory=Equations)
 
@@ -79,6 +79,33 @@ class ClassifierConfig:
     def check(self, train: TrainConfig) -> None:
         """Raises ValueError with one sentence for the first rule that is broken."""
         check_centers(self.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedConfig:
+    """The sections of an attributor that is fitted in one pass: it has no losses, and one reading."""
+
+    model: Any = field(default_factory=NoSettings)
+    losses: NoSettings = field(default_factory=NoSettings)
+    equations: NoSettings = field(default_factory=NoSettings)
+
+    @property
+    def origin(self) -> str:
+        return "fitted"
+
+    @property
+    def inference_views(self) -> tuple[str, ...]:
+        return ("image",)
+
+    @property
+    def training_views(self) -> tuple[str, ...]:
+        return self.inference_views
+
+    def check(self, train: TrainConfig) -> None:
+        """Raises ValueError with one sentence for the first rule that is broken."""
+
+
+FITTED_SEMANTICS: Mapping[str, NoSettings] = {"sound": NoSettings(), "strict": NoSettings()}
 
 
 def check_centers(losses: Any) -> None:

@@ -33,6 +33,8 @@ def resolve_config(
     )
     for key, value in (overrides or {}).items():
         config = override(config, key, value)
+    if spec.complete is not None:
+        config = dataclasses.replace(config, own=spec.complete(config.own))
     check_config(config)
     return config
 

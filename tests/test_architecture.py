@@ -41,16 +41,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model.rules": ("model.config",),
     "model.size": ("model.attributor", "model.config", "model.inputs", "pipeline.store"),
     "model.inputs": ("pipeline.views",),
+    "model.traces": (),
     "model.layers": ("pipeline.views",),
     "model.losses": ("pipeline.views", "model.layers"),
     "model.published": ("manifests", "pipeline.store", "model.layers"),
     "model.classifier": ("model.attributor", "model.config", "model.inputs", "model.losses", "model.published"),
-    "model.attributors": (
-        "model.attributor", "model.classifier", "model.published", "model.config", "model.inputs", "model.layers",
-        "model.losses", "pipeline.views",
+    "model.attributors": (  # documents, errors, resolve: knn reads another run
+        "model.attributor", "model.classifier", "model.published", "model.config", "model.documents", "model.errors",
+        "model.resolve", "model.inputs", "model.layers", "model.losses", "model.traces", "pipeline.views",
     ),
     "model.training": ("model.attributor", "model.config", "model.documents", "model.errors", "model.inputs", "pipeline.store"),
-    "model.evaluation": ("model.errors", "model.inputs", "pipeline.views", "pipeline.store"),
+    "model.evaluation": ("model.errors", "model.inputs", "model.traces", "pipeline.views", "pipeline.store"),
     # store: files, and printing of names from outside
     "model.report": ("model.errors", "model.evaluation", "pipeline.store"),
     # loading: batches on a device; describe: pictures of the views, for the page.

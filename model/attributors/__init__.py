@@ -6,10 +6,15 @@ from importlib import import_module
 
 from ..attributor import Spec
 
-ATTRIBUTORS = {"bmrl": "bmrl", "mfclip": "mfclip", "resnet50": "resnet50"}  # name -> module in this package
-PLANNED = (
-    "sjedd", "clip", "cvit", "cael", "dna-det", "cpl", "carzero", "de-fake", "knn", "srm-probe", "spectrum-probe",
-)  # fmt: skip
+ATTRIBUTORS = {  # name -> module in this package
+    "bmrl": "bmrl",
+    "mfclip": "mfclip",
+    "resnet50": "resnet50",
+    "knn": "knn",
+    "srm-probe": "srm_probe",
+    "spectrum-probe": "spectrum_probe",
+}
+PLANNED = ("sjedd", "clip", "cvit", "cael", "dna-det", "cpl", "carzero", "de-fake")
 
 
 def check_attributor(name: str) -> None:

@@ -19,9 +19,10 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ...traces import F32, TRACE_FEATURES
 from ..case import Track, untracked
 from ..question import judge
-from .features import CONTENT_FEATURES, F32, LEAK_CLASSIFIERS, TRACE_FEATURES, Rows
+from .features import CONTENT_FEATURES, LEAK_CLASSIFIERS, Rows
 
 
 def linear_probe() -> LogisticRegression:

@@ -19,8 +19,6 @@ from bmrl.model.evaluation.controls.features import (
     blurred,
     color_means,
     extract,
-    log_spectrum,
-    srm_cooccurrences,
     thumbnail,
 )
 from bmrl.model.evaluation.controls.leaks import (
@@ -30,6 +28,7 @@ from bmrl.model.evaluation.controls.leaks import (
     level_controls,
     linear_probe,
 )
+from bmrl.model.traces import log_spectrum, srm_cooccurrences
 
 F64 = npt.NDArray[np.float64]
 SOURCES = {  # name -> kind, family, how many rows

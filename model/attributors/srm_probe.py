@@ -1,0 +1,82 @@
+"""SRM co-occurrence probe: logistic regression over the classical rich model (Fridrich & Kodovsky 2012), one fit, no steps.
+
+Expected on the embedded dataset: EXPECTED
+Command: bmrl-train --attributor srm-probe --shards demo/shards --out demo/srm-probe --protocol demo-1 --preset demo
+
+It is the control that stands beside every attributor, as an attributor: features and penalty are those of the evaluation.
+
+Legend: B batch, N rows, D numbers of a feature, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..attributor import Attributor, LabelSpace, Spec
+from ..classifier import FITTED_SEMANTICS, FittedConfig
+from ..config import Preset, RunConfig, TrainConfig, setting
+from ..inputs import Batch
+from ..layers.fitted import LinearHead, Standardised
+from ..traces import TRACE_FEATURES, TRACE_SIZES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What is fitted."""
+
+    penalty: float = setting(0.003, positive=True)  # C of the regression
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(FittedConfig):
+    """A probe's settings."""
+
+    model: Sizes = field(default_factory=Sizes)
+
+
+PRESETS = {name: Preset(config=Config(), train=TrainConfig(epochs=1)) for name in ("paper", "small", "demo")}
+
+
+class SrmProbe(Attributor):
+    """Standardised features of a whole image, and one linear layer."""
+
+    steps = False
+    feature = "SRM co-occurrences"
+
+    def __init__(self, config: RunConfig, labels: LabelSpace) -> None:
+        super().__init__(config, labels)
+        dim = TRACE_SIZES[self.feature]
+        self.standard = Standardised(dim)
+        self.head = LinearHead(dim, self.num_classes, penalty=config.own.model.penalty)
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """One pass over the training rows."""
+        found = [(trace_features(batch["image"], self.feature).cpu(), batch["label"].cpu()) for batch in batches]
+        features, labels = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+        self.head.fit(self.standard.fit(features), labels)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The standardised feature, float (B, D)."""
+        return self.standard(trace_features(batch["image"], self.feature))
+
+    def classify(self, features: Tensor) -> Tensor:
+        return self.head(features)
+
+
+def trace_features(images: Tensor, feature: str) -> Tensor:
+    """uint8 (B, 3, H, W) -> one of TRACE_FEATURES, float32 (B, D), computed on the CPU, an image a thread."""
+    if images.is_meta:
+        return torch.empty(len(images), TRACE_SIZES[feature], device="meta")
+    arrays = np.ascontiguousarray(images.cpu().permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return torch.from_numpy(np.stack(list(pool.map(TRACE_FEATURES[feature], arrays)))).to(images.device)
+
+
+SPEC = Spec(config=Config, presets=PRESETS, semantics=FITTED_SEMANTICS, attributor=SrmProbe)
