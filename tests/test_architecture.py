@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model.size": ("model.attributor", "model.config", "model.inputs", "pipeline.store"),
     "model.inputs": ("pipeline.views",),
     "model.traces": (),
-    "model.layers": ("pipeline.views",),
+    "model.layers": ("pipeline.views", "model.traces"),
     "model.losses": ("pipeline.views", "model.layers"),
     "model.published": ("manifests", "pipeline.store", "model.layers"),
     "model.classifier": ("model.attributor", "model.config", "model.inputs", "model.losses", "model.published"),

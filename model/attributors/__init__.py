@@ -9,12 +9,14 @@ from ..attributor import Spec
 ATTRIBUTORS = {  # name -> module in this package
     "bmrl": "bmrl",
     "mfclip": "mfclip",
+    "clip": "clip",
+    "de-fake": "de_fake",
     "resnet50": "resnet50",
     "knn": "knn",
     "srm-probe": "srm_probe",
     "spectrum-probe": "spectrum_probe",
 }
-PLANNED = ("sjedd", "clip", "cvit", "cael", "dna-det", "cpl", "carzero", "de-fake")
+PLANNED = ("sjedd", "cvit", "cael", "dna-det", "cpl", "carzero")
 
 
 def check_attributor(name: str) -> None:

@@ -25,15 +25,11 @@ from ..classifier import FITTED_SEMANTICS, FittedConfig
 from ..config import Preset, RunConfig, TrainConfig, setting
 from ..documents import read_config
 from ..errors import RunError
-from ..inputs import Batch, image_input
-from ..layers.backbones import make_backbone
+from ..inputs import Batch
 from ..layers.fitted import HEADS, Standardised
+from ..layers.frozen import BACKBONES, FEATURES, Frozen
 from ..published import HUB, SCRATCH, read_weights, take_published
-from ..traces import TRACE_SIZES
-from .srm_probe import trace_features
 
-BACKBONES = {"clip": "clip-vit-b32", "dinov2": "dinov2-b14"}
-SRM = "SRM co-occurrences"
 SIDE = 224  # pixels a side of a face
 
 
@@ -41,7 +37,7 @@ SIDE = 224  # pixels a side of a face
 class Sizes:
     """Which features, and which head."""
 
-    features: str = setting("dinov2", choices=("srm", "run", *BACKBONES))
+    features: str = setting("dinov2", choices=("run", *FEATURES))
     weights: str = HUB  # of clip and dinov2: hub, none or a file; of run: its folder
     width: float = setting(1.0, positive=True)  # of clip and dinov2
     depth: float = setting(1.0, positive=True)
@@ -93,10 +89,8 @@ class Knn(Attributor):
         if model.features == "run":
             self.inner = _make_inner(model.run)
             dim = _width_of(self.inner)
-        elif model.features == "srm":
-            dim = TRACE_SIZES[SRM]
         else:
-            self.inner = make_backbone(BACKBONES[model.features], width=model.width, depth=model.depth)
+            self.inner = Frozen(model.features, width=model.width, depth=model.depth)
             dim = self.inner.dim
         self.standard = Standardised(dim)
         self.head = HEADS[model.head](dim, self.num_classes, model.rows, model.neighbours)
@@ -106,7 +100,7 @@ class Knn(Attributor):
         if model.features == "run":
             _load_inner(self.inner, Path(model.weights))
         elif model.features in BACKBONES:
-            take_published(self.inner.network, BACKBONES[model.features], model.weights)
+            take_published(self.inner.backbone.network, BACKBONES[model.features], model.weights)
 
     def view_params(self) -> dict[str, dict[str, Any]]:
         return self.inner.view_params() if self.own.model.features == "run" else {}
@@ -127,12 +121,8 @@ class Knn(Attributor):
 
     @torch.no_grad()
     def _frozen(self, batch: Batch) -> Tensor:
-        if self.own.model.features == "srm":
-            return trace_features(batch["image"], SRM)
-        if self.own.model.features == "run":
-            found: Tensor = self.inner.embed(batch)
-            return found.float()
-        return self.inner(image_input(batch)).float()
+        found: Tensor = self.inner.embed(batch) if self.own.model.features == "run" else self.inner(batch["image"])
+        return found.float()
 
 
 def complete(config: Config) -> Config:

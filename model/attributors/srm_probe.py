@@ -10,12 +10,9 @@ Legend: B batch, N rows, D numbers of a feature, K classes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +21,8 @@ from ..classifier import FITTED_SEMANTICS, FittedConfig
 from ..config import Preset, RunConfig, TrainConfig, setting
 from ..inputs import Batch
 from ..layers.fitted import LinearHead, Standardised
-from ..traces import TRACE_FEATURES, TRACE_SIZES
+from ..layers.frozen import SRM, trace_features
+from ..traces import TRACE_SIZES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class SrmProbe(Attributor):
     """Standardised features of a whole image, and one linear layer."""
 
     steps = False
-    feature = "SRM co-occurrences"
+    feature = SRM
 
     def __init__(self, config: RunConfig, labels: LabelSpace) -> None:
         super().__init__(config, labels)
@@ -68,15 +66,6 @@ class SrmProbe(Attributor):
 
     def classify(self, features: Tensor) -> Tensor:
         return self.head(features)
-
-
-def trace_features(images: Tensor, feature: str) -> Tensor:
-    """uint8 (B, 3, H, W) -> one of TRACE_FEATURES, float32 (B, D), computed on the CPU, an image a thread."""
-    if images.is_meta:
-        return torch.empty(len(images), TRACE_SIZES[feature], device="meta")
-    arrays = np.ascontiguousarray(images.cpu().permute(0, 2, 3, 1).numpy())  # (B, 3, H, W) -> (B, H, W, 3)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return torch.from_numpy(np.stack(list(pool.map(TRACE_FEATURES[feature], arrays)))).to(images.device)
 
 
 SPEC = Spec(config=Config, presets=PRESETS, semantics=FITTED_SEMANTICS, attributor=SrmProbe)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,9 +69,9 @@ def _encode_distinct(encode: Callable[[Tensor], Tensor], tokens: Tensor) -> list
     return [TextTargets(rows=torch.arange(len(tokens), device=tokens.device), features=encoded[groups], groups=groups)]
 
 
-def encode_levels(language: LanguageEncoder, tokens: Tensor) -> list[TextTargets]:
+def encode_levels(language: Any, tokens: Tensor) -> list[TextTargets]:
     """One entry a level; unknown sentences are left out, and levels of which fewer than two sentences are left: a level
-    that is constant over the classes says nothing."""
+    that is constant over the classes says nothing. language: has `levels`, (U, 4, 77) -> (U, 4, D)."""
     distinct, prompts = torch.unique(tokens.flatten(1), dim=0, return_inverse=True)
     encoded = language.levels(distinct.view(-1, *tokens.shape[1:])).float()  # (U, 4, D)
     targets = []

@@ -92,27 +92,31 @@ def _tower(width: float, depth: float, dim: int = 768) -> dict[str, int]:
     }
 
 
-def _clip(width: float, depth: float, side: int) -> Backbone:
+def _clip(width: float, depth: float, side: int, patch: int) -> Backbone:
     library = _library()
     projected = max(1, round(512 * width / HEAD)) * HEAD
-    config = library.CLIPVisionConfig(**_tower(width, depth), patch_size=32, image_size=side, projection_dim=projected)
+    config = library.CLIPVisionConfig(
+        **_tower(width, depth), patch_size=patch or 32, image_size=side, projection_dim=projected
+    )
     return Backbone(library.CLIPVisionModelWithProjection(config), dim=projected, pool="image_embeds", scale=CLIP)
 
 
-def _vit(width: float, depth: float, side: int) -> Backbone:
+def _vit(width: float, depth: float, side: int, patch: int) -> Backbone:
     library = _library()
-    config = library.ViTConfig(**_tower(width, depth), patch_size=16, image_size=side)
+    config = library.ViTConfig(**_tower(width, depth), patch_size=patch or 16, image_size=side)
     network = library.ViTModel(config, add_pooling_layer=False)
     return Backbone(network, dim=config.hidden_size, pool="class", scale=HALF)
 
 
-def _dinov2(width: float, depth: float, side: int) -> Backbone:  # positions are interpolated from 518 pixels
+def _dinov2(
+    width: float, depth: float, side: int, patch: int
+) -> Backbone:  # positions are interpolated from 518 pixels
     library = _library()
     config = library.Dinov2Config(**{**_tower(width, depth), "mlp_ratio": 4}, patch_size=14, image_size=518)
     return Backbone(library.Dinov2Model(config), dim=config.hidden_size, pool="class", scale=IMAGENET)
 
 
-def _resnet(width: float, depth: float, side: int) -> Backbone:
+def _resnet(width: float, depth: float, side: int, patch: int) -> Backbone:
     library = _library()
     widths = [max(8, round(channels * width / 8) * 8) for channels in (256, 512, 1024, 2048)]
     config = library.ResNetConfig(
@@ -123,7 +127,7 @@ def _resnet(width: float, depth: float, side: int) -> Backbone:
     return Backbone(library.ResNetModel(config), dim=widths[-1], pool="map", scale=IMAGENET)
 
 
-def _efficientnet(width: float, depth: float, side: int) -> Backbone:
+def _efficientnet(width: float, depth: float, side: int, patch: int) -> Backbone:
     library = _library()
     from transformers.models.efficientnet.modeling_efficientnet import round_filters
 
@@ -136,7 +140,7 @@ def _efficientnet(width: float, depth: float, side: int) -> Backbone:
     return Backbone(library.EfficientNetModel(config), dim=config.hidden_dim, pool="map", scale=IMAGENET)
 
 
-MAKERS: Mapping[str, Callable[[float, float, int], Backbone]] = {
+MAKERS: Mapping[str, Callable[[float, float, int, int], Backbone]] = {
     "clip-vit-b32": _clip,
     "vit-b16": _vit,
     "dinov2-b14": _dinov2,
@@ -145,9 +149,10 @@ MAKERS: Mapping[str, Callable[[float, float, int], Backbone]] = {
 }
 
 
-def make_backbone(name: str, *, width: float = 1.0, depth: float = 1.0, side: int = 224) -> Backbone:
-    """A freshly initialised one of MAKERS for images of `side` pixels. Raises ValueError where `transformers` is missing."""
-    return MAKERS[name](width, depth, side)
+def make_backbone(name: str, *, width: float = 1.0, depth: float = 1.0, side: int = 224, patch: int = 0) -> Backbone:
+    """A freshly initialised one of MAKERS for images of `side` pixels; patch: pixels a side of a token of CLIP or ViT where it
+    is not the published one. Raises ValueError where `transformers` is missing."""
+    return MAKERS[name](width, depth, side, patch)
 
 
 class ClipText(nn.Module):
@@ -165,6 +170,11 @@ class ClipText(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.network(input_ids=tokens.long()).text_embeds
+
+    def levels(self, tokens: Tensor) -> Tensor:
+        """Each sentence by itself, each distinct one once: (U, 4, 77) -> (U, 4, D)."""
+        distinct, places = torch.unique(tokens.flatten(0, 1), dim=0, return_inverse=True)
+        return self(distinct)[places].view(*tokens.shape[:2], -1)
 
 
 class BertText(nn.Module):
