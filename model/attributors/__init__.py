@@ -10,13 +10,15 @@ ATTRIBUTORS = {  # name -> module in this package
     "bmrl": "bmrl",
     "mfclip": "mfclip",
     "clip": "clip",
+    "cvit": "cvit",
+    "dna-det": "dna_det",
     "de-fake": "de_fake",
     "resnet50": "resnet50",
     "knn": "knn",
     "srm-probe": "srm_probe",
     "spectrum-probe": "spectrum_probe",
 }
-PLANNED = ("sjedd", "cvit", "cael", "dna-det", "cpl", "carzero")
+PLANNED = ("sjedd", "cael", "cpl", "carzero")
 
 
 def check_attributor(name: str) -> None:

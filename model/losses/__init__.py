@@ -5,6 +5,7 @@ from .contrastive import contrastive_loss
 from .dfacc import DfaccTerms, contrastive_center_loss, dfacc_loss, dfacc_terms
 from .kl import kl_loss
 from .spa import SamplePairAttention
+from .supcon import supervised_contrastive_loss
 from .text import bounded_scale, matching_loss, prediction_loss
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "kl_loss",
     "matching_loss",
     "prediction_loss",
+    "supervised_contrastive_loss",
 ]
