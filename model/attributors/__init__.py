@@ -12,13 +12,16 @@ ATTRIBUTORS = {  # name -> module in this package
     "clip": "clip",
     "cvit": "cvit",
     "dna-det": "dna_det",
+    "cael": "cael",
+    "cpl": "cpl",
+    "carzero": "carzero",
     "de-fake": "de_fake",
     "resnet50": "resnet50",
     "knn": "knn",
     "srm-probe": "srm_probe",
     "spectrum-probe": "spectrum_probe",
 }
-PLANNED = ("sjedd", "cael", "cpl", "carzero")
+PLANNED = ("sjedd",)
 
 
 def check_attributor(name: str) -> None:

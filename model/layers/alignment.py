@@ -39,6 +39,15 @@ def blank_levels(tokens: Tensor, kept: tuple[int, ...]) -> Tensor:
     return result
 
 
+def packed(tokens: Tensor) -> Tensor:
+    """The known sentences of prompts int (U, 4, 77) one after the other, int64 (U, N), filled up with 0."""
+    ends = tokens == END
+    within = (ends.cumsum(dim=-1) == 0) | ends
+    valid = (within & (tokens[..., 1] != END)[..., None] & (tokens.sum(dim=-1) > 0)[..., None]).flatten(1)
+    order = torch.argsort((~valid).int(), dim=1, stable=True)[:, : max(1, int(valid.sum(dim=1).max()))]
+    return torch.where(valid.gather(1, order), tokens.flatten(1).gather(1, order), 0).long()
+
+
 def random_sentences(tokens: Tensor) -> Tensor:
     """tokens (B, 4, 77) with every known sentence replaced by a sentence of RANDOM_WORDS random words, always the same ones
     for the same sentence: what is left of a prompt is which samples share it (M10)."""

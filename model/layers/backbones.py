@@ -46,6 +46,15 @@ class Backbone(nn.Module):
             return found.last_hidden_state.mean(dim=(2, 3))
         return found[self.pool]
 
+    def tokens(self, images: Tensor) -> Tensor:
+        """All tokens of a transformer, the class token first, (B, N, D)."""
+        found: Tensor = self.network(pixel_values=(images - self.mean) / self.std).last_hidden_state
+        return found
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """The last map of a network of convolutions, (B, D, h, w)."""
+        return self.tokens(images)
+
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """The maps (B, C, H, W) after each block of a network of convolutions."""
         return self.network(pixel_values=(images - self.mean) / self.std, output_hidden_states=True).hidden_states
@@ -189,5 +198,6 @@ class BertText(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         valid = tokens != 0
+        valid[:, 0] = True  # an empty row attends to something
         found = self.network(input_ids=tokens.long(), attention_mask=valid.long())
         return found.last_hidden_state, valid

@@ -73,6 +73,27 @@ class TransformerBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class CrossBlock(nn.Module):
+    """Pre-norm: queries attend to another sequence, not to each other, and an MLP follows; each with a residual."""
+
+    def __init__(self, dim: int, heads: int, mlp: int, *, memory: int | None = None, dropout: float = 0.0) -> None:
+        """memory: dimension of what is attended to, where it is another than the queries'."""
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.memory_norm = nn.LayerNorm(memory or dim)
+        self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, kdim=memory, vdim=memory, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, mlp), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor, memory: Tensor, ignored: Tensor | None = None) -> Tensor:
+        """x (B, N, D), memory (B, M, D'), ignored bool (B, M): places of the memory that are padding -> (B, N, D)."""
+        memory = self.memory_norm(memory)
+        attended, _ = self.attention(self.norm1(x), memory, memory, key_padding_mask=ignored, need_weights=False)
+        x = x + attended
+        return x + self.mlp(self.norm2(x))
+
+
 class MapTransformer(nn.Module):
     """A feature map -> tokens -> class token (BMRL Eq. 1-2).
 

@@ -28,6 +28,11 @@ def contrastive_loss(
         logits = scale * normalize(first.float(), dim=1) @ normalize(second.float(), dim=1).T  # (B, B)
     if pair_weights is not None:
         logits = logits * pair_weights
+    return info_nce(logits, groups)
+
+
+def info_nce(logits: Tensor, groups: Tensor | None = None) -> Tensor:
+    """The mean of both directions over similarities (B, B); groups as in contrastive_loss."""
     if groups is None:
         targets = torch.eye(logits.shape[0], device=logits.device)
     else:
