@@ -26,7 +26,7 @@ from ..config import Preset, RunConfig, TrainConfig, setting
 from ..documents import read_config
 from ..errors import RunError
 from ..inputs import Batch
-from ..layers.fitted import HEADS, Standardised
+from ..layers.fitted import HEADS, Principal
 from ..layers.frozen import BACKBONES, FEATURES, Frozen
 from ..published import HUB, SCRATCH, read_weights, take_published
 
@@ -42,6 +42,7 @@ class Sizes:
     width: float = setting(1.0, positive=True)  # of clip and dinov2
     depth: float = setting(1.0, positive=True)
     head: str = setting("knn", choices=tuple(HEADS))
+    components: int = setting(256, positive=True, most=4096)  # principal ones that are kept
     neighbours: int = setting(10, positive=True, most=1000)  # k
     rows: int = setting(10_000, positive=True, most=1_000_000)  # kept for their distances
     run: str = ""  # what the run's config.json says, as JSON; filled in from model.weights
@@ -77,7 +78,7 @@ PRESETS = {
 
 
 class Knn(Attributor):
-    """Features that nothing is trained of, standardised, and a head."""
+    """Features that nothing is trained of, their principal components, and a head."""
 
     steps = False
 
@@ -92,8 +93,8 @@ class Knn(Attributor):
         else:
             self.inner = Frozen(model.features, width=model.width, depth=model.depth)
             dim = self.inner.dim
-        self.standard = Standardised(dim)
-        self.head = HEADS[model.head](dim, self.num_classes, model.rows, model.neighbours)
+        self.principal = Principal(dim, model.components)
+        self.head = HEADS[model.head](self.principal.components, self.num_classes, model.rows, model.neighbours)
 
     def begin(self) -> None:
         model = self.own.model
@@ -110,11 +111,11 @@ class Knn(Attributor):
         """One pass over the training rows."""
         found = [(self._frozen(batch).cpu(), batch["label"].cpu()) for batch in batches]
         features, labels = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-        self.head.fit(self.standard.fit(features), labels)
+        self.head.fit(self.principal.fit(features), labels)
 
     def embed(self, batch: Batch) -> Tensor:
-        """The standardised features, float (B, D)."""
-        return self.standard(self._frozen(batch))
+        """The principal components of the standardised features, float (B, C)."""
+        return self.principal(self._frozen(batch))
 
     def classify(self, features: Tensor) -> Tensor:
         return self.head(features)

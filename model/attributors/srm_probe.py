@@ -20,7 +20,7 @@ from ..attributor import Attributor, LabelSpace, Spec
 from ..classifier import FITTED_SEMANTICS, FittedConfig
 from ..config import Preset, RunConfig, TrainConfig, setting
 from ..inputs import Batch
-from ..layers.fitted import LinearHead, Standardised
+from ..layers.fitted import LinearHead, Principal
 from ..layers.frozen import SRM, trace_features
 from ..traces import TRACE_SIZES
 
@@ -30,6 +30,7 @@ class Sizes:
     """What is fitted."""
 
     penalty: float = setting(0.003, positive=True)  # C of the regression
+    components: int = setting(256, positive=True, most=4096)  # principal ones that are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ PRESETS = {name: Preset(config=Config(), train=TrainConfig(epochs=1)) for name i
 
 
 class SrmProbe(Attributor):
-    """Standardised features of a whole image, and one linear layer."""
+    """Principal components of the features of a whole image, and one linear layer."""
 
     steps = False
     feature = SRM
@@ -51,18 +52,18 @@ class SrmProbe(Attributor):
     def __init__(self, config: RunConfig, labels: LabelSpace) -> None:
         super().__init__(config, labels)
         dim = TRACE_SIZES[self.feature]
-        self.standard = Standardised(dim)
-        self.head = LinearHead(dim, self.num_classes, penalty=config.own.model.penalty)
+        self.principal = Principal(dim, config.own.model.components)
+        self.head = LinearHead(self.principal.components, self.num_classes, penalty=config.own.model.penalty)
 
     def fit(self, batches: Iterable[Batch]) -> None:
         """One pass over the training rows."""
         found = [(trace_features(batch["image"], self.feature).cpu(), batch["label"].cpu()) for batch in batches]
         features, labels = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-        self.head.fit(self.standard.fit(features), labels)
+        self.head.fit(self.principal.fit(features), labels)
 
     def embed(self, batch: Batch) -> Tensor:
-        """The standardised feature, float (B, D)."""
-        return self.standard(trace_features(batch["image"], self.feature))
+        """The principal components of the standardised feature, float (B, C)."""
+        return self.principal(trace_features(batch["image"], self.feature))
 
     def classify(self, features: Tensor) -> Tensor:
         return self.head(features)

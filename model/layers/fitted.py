@@ -21,27 +21,38 @@ ABSENT = 10.0
 SMOOTHED = 0.5  # votes that every class has before a neighbour is counted
 
 
-class Standardised(nn.Module):
-    """(B, D) minus the mean, over the standard deviation, of the training rows; a constant feature becomes 0."""
+class Principal(nn.Module):
+    """Standardised features in the directions of their largest variance: (B, D) -> (B, C). A constant feature counts for
+    nothing; directions that the rows do not fill are 0."""
 
     mean: Tensor  # (D,)
-    scale: Tensor
+    basis: Tensor  # (D, C), each column over the features' standard deviations
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, components: int) -> None:
         super().__init__()
+        self.components = min(dim, components)
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer("basis", torch.eye(dim)[:, : self.components].contiguous())
 
     def fit(self, features: F32) -> F32:
-        """features (N, D) -> the same standardised."""
+        """features (N, D) -> the same as forward gives them."""
         deviation = features.std(axis=0, dtype=np.float64)
-        _set(self.mean, features.mean(axis=0, dtype=np.float64))
-        _set(self.scale, np.where(deviation > 0, deviation, 1.0))
-        standard: F32 = (features - self.mean.cpu().numpy()) / self.scale.cpu().numpy()
-        return standard
+        scale = np.where(deviation > 0, 1.0 / np.maximum(deviation, 1e-12), 0.0)
+        mean = features.mean(axis=0, dtype=np.float64)
+        standard = (features - mean) * scale
+        _, vectors = np.linalg.eigh(standard.T @ standard / len(standard))
+        basis = vectors[:, ::-1][:, : self.components]  # the largest last -> first
+        basis = basis * np.sign(
+            basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])]
+        )  # a sign for every machine
+        basis[:, min(len(standard) - 1, self.components) :] = 0.0
+        _set(self.mean, mean)
+        _set(self.basis, scale[:, None] * basis)
+        found: F32 = (standard @ basis).astype(np.float32)
+        return found
 
     def forward(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.scale
+        return (features - self.mean) @ self.basis
 
 
 class Head(nn.Module):
