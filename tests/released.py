@@ -128,6 +128,15 @@ RELEASED = {
             GenFace/validation/Real/f.jpg
             GenFace/train/FS/DiffFace/mask/d.png
             GenFace/train/other/g.png
+            MFCLIP/train/fake/EFS/Diffusion/latentdiffusion_1.png
+            MFCLIP/train/fake/EFS/Diffusion/colladiffusion_2.png
+            MFCLIP/val/fake/EFS/Diffusion/ddpm_3.png
+            MFCLIP/train/fake/AM/Diffusion/4.png
+            MFCLIP/train/fake/FS/Diffusion/5.png
+            MFCLIP/test/fake/FS/GAN/6_7_FSLSD.png
+            MFCLIP/test/fake/FS/GAN/6_7_FaceSwapper.png
+            MFCLIP/test/real/CelebA_HQ/8.png
+            MFCLIP/test/real/FFHQ/9.png
         """,
         rows="""
             GenFace/EFS/diffusion/LDM/test/b.png LatDiff test b
@@ -138,6 +147,15 @@ RELEASED = {
             GenFace/test/FS/DiffFace/d.png DiffFace test d
             GenFace/train/AM/latent_transformer/images/e.png LatTrans train e
             GenFace/validation/Real/f.jpg real val f
+            MFCLIP/test/fake/FS/GAN/6_7_FSLSD.png FSLSD test 6_7
+            MFCLIP/test/fake/FS/GAN/6_7_FaceSwapper.png FaceSwapper test 6_7
+            MFCLIP/test/real/CelebA_HQ/8.png real test 8
+            MFCLIP/test/real/FFHQ/9.png real test 9
+            MFCLIP/train/fake/AM/Diffusion/4.png Diffae train 4
+            MFCLIP/train/fake/EFS/Diffusion/colladiffusion_2.png CollDiff train 2
+            MFCLIP/train/fake/EFS/Diffusion/latentdiffusion_1.png LatDiff train 1
+            MFCLIP/train/fake/FS/Diffusion/5.png DiffFace train 5
+            MFCLIP/val/fake/EFS/Diffusion/ddpm_3.png DDPM val 3
         """,
         unused={"fits no path of the layout": 1},
         warnings=("1 images fit no path of the layout, the first is GenFace/train/other/g.png",),
