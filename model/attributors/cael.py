@@ -118,7 +118,7 @@ class Tokens(nn.Module):
 
 
 class Round(nn.Module):
-    """Three transformers; the class tokens of fine and coarse look at each other's tokens, then at the edges, and edges at coarse."""
+    """Three transformers; the class tokens of fine and coarse look at each other's tokens, then at the edges."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()

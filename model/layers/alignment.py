@@ -41,10 +41,11 @@ def blank_levels(tokens: Tensor, kept: tuple[int, ...]) -> Tensor:
 
 def packed(tokens: Tensor) -> Tensor:
     """The known sentences of prompts int (U, 4, 77) one after the other, int64 (U, N), filled up with 0."""
-    ends = tokens == END
+    ends, flat_length = tokens == END, tokens.shape[1] * tokens.shape[2]
     within = (ends.cumsum(dim=-1) == 0) | ends
     valid = (within & (tokens[..., 1] != END)[..., None] & (tokens.sum(dim=-1) > 0)[..., None]).flatten(1)
-    order = torch.argsort((~valid).int(), dim=1, stable=True)[:, : max(1, int(valid.sum(dim=1).max()))]
+    longest = flat_length if tokens.is_meta else max(1, int(valid.sum(dim=1).max()))
+    order = torch.argsort((~valid).int(), dim=1, stable=True)[:, :longest]
     return torch.where(valid.gather(1, order), tokens.flatten(1).gather(1, order), 0).long()
 
 
