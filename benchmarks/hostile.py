@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: a child that fork
 import hostile_commands as commands
 from hostile_documents import Box, kind_of, make
 from hostile_sets import Sets, make_sets
-from machine import describe
+from machine import commit, describe
 from tqdm import tqdm
 
 PARTS = ("documents", "commands", "names", "interrupts")
@@ -45,13 +45,17 @@ class Log:
                 path.write_bytes(whole)  # a line that a kill tore
             self.verdicts = [json.loads(line) for line in whole.splitlines()]
         self.done = {one["number"] for one in self.verdicts}
-        self._file = path.open("a")
+        self._file, self._commit = path.open("a"), commit()
 
     def write(self, verdict: dict[str, Any]) -> None:
+        verdict = {**verdict, "commit": self._commit}
         self.verdicts.append(verdict)
         self.done.add(verdict["number"])
         self._file.write(json.dumps(verdict) + "\n")
         self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def preload(sets: Sets, jail: Path) -> None:
@@ -100,13 +104,15 @@ class Children:
     def __init__(self, sets: Sets, jail: Path, run: commands.Run, seconds: float) -> None:
         self.sets, self.jail, self.run, self.seconds = sets, jail, run, seconds
         self.running: dict[int, tuple[int, float]] = {}  # pid -> document, end
+        self.slow: set[int] = set()  # had no end in their time; the machine may be busy, and the second try has more
 
     def start(self, number: int) -> None:
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
             self._child(number)
-        self.running[pid] = (number, time.monotonic() + self.seconds)
+        factor = commands.PATIENCE if number in self.slow else 1
+        self.running[pid] = (number, time.monotonic() + factor * self.seconds)
 
     def _child(self, number: int) -> None:
         """Never returns."""
@@ -126,9 +132,9 @@ class Children:
             os._exit(77)
         os._exit(0)
 
-    def wait(self) -> list[dict[str, Any]]:
-        """The verdicts of children that have ended since."""
-        found = []
+    def wait(self) -> tuple[list[dict[str, Any]], list[int]]:
+        """The verdicts of children that have ended since, and the documents that are to be tried again."""
+        found, again = [], []
         for pid, (number, end) in list(self.running.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if not ended:
@@ -137,8 +143,13 @@ class Children:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             del self.running[pid]
-            found.append(self._verdict(number, status if ended else None))
-        return found
+            verdict = self._verdict(number, status if ended else None)
+            if ended or number in self.slow:
+                found.append(verdict)
+            else:
+                self.slow.add(number)
+                again.append(number)
+        return found, again
 
     def _verdict(self, number: int, status: int | None) -> dict[str, Any]:
         file, box = self.jail / f"{number}.json", self.jail / "boxes" / str(number)
@@ -148,7 +159,7 @@ class Children:
             json.loads(text) if text else {"number": number, "kind": kind_of(number), "outcomes": {}, "findings": []}
         )
         if status is None:
-            verdict["findings"].append(f"hang: more than {self.seconds:.0f} s")
+            verdict["findings"].append(f"hang: more than {self.seconds * commands.PATIENCE:.0f} s")
         elif os.WIFSIGNALED(status):
             verdict["findings"].append(f"killed by signal {os.WTERMSIG(status)}: {stderr.read_text()[-300:]}")
         elif status:
@@ -178,12 +189,13 @@ def run_documents(numbers: list[int], log: Log, children: Children, *, processes
             while waiting or children.running:
                 while waiting and len(children.running) < processes:
                     children.start(waiting.pop())
-                ended = children.wait()
+                ended, again = children.wait()
+                waiting += again
                 for verdict in ended:
                     log.write(verdict)
                     bar.update()
                 if not ended:
-                    time.sleep(0.002)
+                    time.sleep(0.01)
         except KeyboardInterrupt:
             for pid in children.running:
                 os.kill(pid, signal.SIGKILL)
@@ -217,6 +229,17 @@ def _row(kind: str, row: Counter[str]) -> str:
     cells = [f"{row[name]:,}" for name in ("documents", "calls", "refused")]
     return (
         f"| {kind} | {' | '.join(cells)} | {row['slowest'] / 1000:.1f} | {row['peak'] or '-'} | {row['findings']:,} |"
+    )
+
+
+def spans_of(verdicts: list[dict[str, Any]]) -> str:
+    """Which documents were run at which commit."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for one in verdicts:
+        numbers[one["commit"]].append(one["number"])
+    return "\n".join(
+        f"* {len(found):,} of the documents {min(found):,} to {max(found):,} at commit {name}"
+        for name, found in numbers.items()
     )
 
 
@@ -271,7 +294,7 @@ def main() -> None:
             seconds = commands.TIMEOUT_S * (1 if name == "documents" else 20)
             run_documents(chosen, log, Children(sets, jail, run, seconds), processes=options.processes)
         verdicts = [one for one in log.verdicts if one["number"] in set(chosen)]
-        sections += [f"## {name}", table_of(verdicts), findings_of(verdicts)]
+        sections += [f"## {name}", spans_of(verdicts), table_of(verdicts), findings_of(verdicts)]
     if "names" in parts:
         import hostile_names
 

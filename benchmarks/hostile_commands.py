@@ -23,6 +23,7 @@ from hostile_sets import Sets, command_line
 
 MEMORY_BYTES = 4 * 2**30  # of address space beyond what the preloaded process has mapped
 TIMEOUT_S = 60.0
+PATIENCE = 5  # times that for a second try, as the machine may be busy: what has no end then either is a hang
 WORDS = re.compile(  # of Python, in a sentence for a user
     r"Traceback|NoneType|object at 0x|<class |\bKeyError|\bTypeError|\bValueError|\bAttributeError|\bIndexError|not subscriptable"
     r"|unhashable|has no attribute|'(int|str|float|list|dict|bool|tuple)' object|positional argument|keyword argument"
@@ -355,14 +356,18 @@ def run_commands(box: Box, sets: Sets) -> Verdict:
 
 def _start(command: Command) -> Outcome:
     outcome = Outcome(title(command))
-    began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command_line(command.name, *command.arguments), capture_output=True, check=False, timeout=TIMEOUT_S,
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=limit_memory,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        outcome.error = f"hang: more than {TIMEOUT_S:.0f} s"
+    for seconds in (TIMEOUT_S, PATIENCE * TIMEOUT_S):
+        began = time.perf_counter()
+        try:
+            done = subprocess.run(
+                command_line(command.name, *command.arguments), capture_output=True, check=False, timeout=seconds,
+                env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=limit_memory,
+            )  # fmt: skip
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    else:
+        outcome.error = f"hang: more than {PATIENCE * TIMEOUT_S:.0f} s"
         return outcome
     outcome.code, outcome.seconds = done.returncode, time.perf_counter() - began
     outcome.stdout, outcome.stderr = (

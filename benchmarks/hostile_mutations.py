@@ -275,6 +275,9 @@ def _cell(value: Any, kind: pa.DataType, rng: random.Random) -> Any:
     return rng.choice([text, text, str(_near(str(value or "a"), rng))])
 
 
+NO_TABLE = b"PAR1"
+
+
 def mutate_rows(records: list[dict[str, Any]], rng: random.Random, suffix: str) -> bytes:
     """A manifest as a csv, jsonl or parquet file."""
     changed = [dict(record) for record in records]
@@ -314,7 +317,7 @@ def mutate_rows(records: list[dict[str, Any]], rng: random.Random, suffix: str) 
         data = text.getvalue().encode("utf-8", "surrogatepass")
     else:
         data = _parquet_of(changed, names)
-        return mutate_table(data, rng) if rng.random() < 0.3 else data
+        return mutate_table(data, rng) if rng.random() < 0.3 and data != NO_TABLE else data
     return mutate_text(data, rng) if rng.random() < 0.15 else data
 
 
@@ -330,7 +333,7 @@ def _parquet_of(records: list[dict[str, Any]], names: list[str]) -> bytes:
     try:
         pq.write_table(pa.table(columns), buffer)
     except (pa.ArrowException, ValueError):
-        return b"PAR1"
+        return NO_TABLE
     return buffer.getvalue()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 from tqdm import tqdm
 
 from ..pipeline.store.printing import printable
-from .exits import FAILED, WRONG_USE, Command, say, sentences, stop, tell
+from .exits import FAILED, WRONG_USE, Command, say, sentences, stop, tell, terminal_width
 from .options import PATH, Share
 from .process import share_cores
 
@@ -49,7 +48,8 @@ def main(
     from ..model.runs import attribute
 
     # On a terminal the answers themselves show how far it is.
-    shown = tqdm(images, desc="attributing", unit="images", delay=2, disable=not as_json and sys.stdout.isatty())
+    is_seen = not as_json and terminal_width() is not None
+    shown = tqdm(images, desc="attributing", unit="images", delay=2, disable=is_seen)
     found = attribute(run, shown, threshold=threshold, device=device, on_message=say)
     answers: list[dict[str, Any]] = []
     while True:  # the printing stays outside: a pipe that closes is no error of the run's

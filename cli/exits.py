@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import shutil
@@ -87,7 +88,8 @@ def stop(sentence: str, code: int) -> NoReturn:
     if code == INTERRUPTED and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends one beside the terminal's Ctrl-C
             signal.signal(number, signal.SIG_IGN)  # a handler of ours would end before the process does
-    click.echo(printable(sentence), err=True)
+    with suppress(OSError):  # the code says it where standard error takes nothing
+        click.echo(printable(sentence), err=True)
     sys.exit(code)
 
 
@@ -97,13 +99,20 @@ def say(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """The result, on standard output; its own newlines stay. What came from outside is one line in it already."""
-    click.echo(printable_lines(text))
+    """The result, on standard output; its own newlines stay. What came from outside is one line in it already. A disk that is
+    full is a sentence; a pipe whose reader is gone ends the command quietly."""
+    try:
+        click.echo(printable_lines(text))
+    except BrokenPipeError:
+        sys.exit(FAILED)
+    except OSError as error:
+        stop(f"error: standard output: {_said(error)}", FAILED)
 
 
 def terminal_width() -> int | None:
     """Of standard output; None in a file or a pipe, where a line stays a line."""
-    return max(MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+    is_seen = sys.stdout is not None and sys.stdout.isatty()
+    return max(MIN_WIDTH, shutil.get_terminal_size().columns) if is_seen else None
 
 
 @contextmanager
@@ -130,18 +139,55 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _last_of_the_process(arguments: tuple[Any, ...], options: dict[str, Any]) -> Iterator[None]:
-    """An interrupted process ends after Python's own exit hooks: a library that was interrupted while it began aborts in its
-    compiled ones, and 130 became 134. A caller that gives the arguments itself (a test) is not ended."""
+    """The process ends here, with its own code. A caller that gives the arguments itself (a test) is not ended."""
     try:
         yield
     except SystemExit as ended:
-        if ended.code == INTERRUPTED and not (arguments or options):
-            atexit._run_exitfuncs()
-            for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError, ValueError):  # a pipe whose reader is gone, or one that is closed
-                    stream.flush()
-            os._exit(INTERRUPTED)
-        raise
+        if arguments or options or not isinstance(ended.code, int):
+            raise
+        _end(ended.code)
+    except OSError as error:  # click prints help itself
+        if arguments or options or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        with suppress(OSError):
+            say(f"error: {_said(error)}")
+        _end(FAILED)
+
+
+def _end(code: int) -> NoReturn:
+    """End after Python's own exit hooks and before those of compiled libraries, which abort where a thread of theirs has only
+    begun or still runs: 0, 1 and 130 became 134. A signal that comes now finds the work done, and ends it at once."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: _leave(code))
+    if code != INTERRUPTED:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as Python does
+    atexit._run_exitfuncs()
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    lost = _lost()
+    if lost and code in (0, DROPPED):  # the others have said why they end
+        with suppress(OSError):
+            say(f"error: standard output: {lost}")
+        code = FAILED
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    os._exit(code)
+
+
+def _lost() -> str:
+    """Why standard output does not take what was printed; empty when it does, or when nobody listens."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (BrokenPipeError, ValueError):  # ValueError: it is closed
+        return ""
+    except OSError as error:
+        return _said(error)
+    return ""
 
 
 def raise_if_interrupted() -> None:

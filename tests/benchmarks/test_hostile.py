@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -72,6 +74,29 @@ def test_what_is_wrong_with_an_answer(answers: list[tuple[str, int, dict[str, st
     verdict = commands.Verdict(1, "sidecar", "functions")
     commands.judge(verdict, [answer(name, code, **said) for name, code, said in answers], box)
     assert [finding.startswith(expected) for finding in verdict.findings] == [True] * bool(expected)
+
+
+def test_a_manifest_that_no_table_holds_is_a_document_too() -> None:
+    change = module("hostile_mutations")
+    rows = [{"path": f"{number}.png", "generator": "real", "split": "train"} for number in range(3)]
+    made = [change.mutate_rows(rows, random.Random(number), "parquet") for number in range(500)]
+    assert change.NO_TABLE in made
+
+
+def test_what_has_no_end_is_tried_again_with_more_time(tmp_path: Path) -> None:
+    """Children that sleep 0.2 s when 0.1 s are given, and one that sleeps for ever."""
+    hostile = module("hostile")
+
+    class Sleeping(hostile.Children):  # type: ignore[name-defined, misc]
+        def _child(self, number: int) -> None:
+            time.sleep({1: 0.0, 2: 0.2, 3: 60.0}[number])
+            os._exit(0)
+
+    (tmp_path / "jail/boxes").mkdir(parents=True)
+    log = hostile.Log(tmp_path / "documents.jsonl")
+    hostile.run_documents([1, 2, 3], log, Sleeping(None, tmp_path / "jail", None, 0.1), processes=2)
+    log.close()
+    assert {one["number"]: one["findings"] for one in log.verdicts} == {1: [], 2: [], 3: ["hang: more than 0 s"]}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,27 +119,140 @@ def test_an_error_of_the_system_is_told_without_its_number(capsys: pytest.Captur
 
 
 ABORT_IN_A_LIBRARYS_EXIT_HOOK = """
-import atexit, ctypes, os, signal
+import atexit, ctypes, os, signal, sys, threading, time
 import click
-from bmrl.cli.exits import Command
+from bmrl.cli.exits import Command, stop, tell
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 libc = ctypes.CDLL(None)
-libc.__cxa_atexit(libc.abort, None, None)  # as a half made thread of C++ does
+libc.__cxa_atexit(libc.abort, None, None)  # as a thread of C++ does that is half made, or still runs
 atexit.register(print, "hooks of Python run")
+way = sys.argv.pop()
+
+def work():
+    time.sleep(0.2)
+    print("a thread is waited for", flush=True)
+
+@click.command(cls=Command)
+@click.option("--count", type=int)
+def main(count):
+    tell("a result")
+    if way == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=work).start()
+    if way == "stop":
+        stop("error: a sentence", 1)
+    if way == "drop":
+        stop("dropped: a sentence", 3)
+
+if way == "help":
+    sys.argv.append("--help")
+if way == "usage":
+    sys.argv += ["--count", "many"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "said", "shown"),
+    [
+        ("interrupt", 130, "interrupted: what is committed stays, the same command goes on", "a result"),
+        ("return", 0, "", "a thread is waited for"),
+        ("stop", 1, "error: a sentence", "a thread is waited for"),
+        ("drop", 3, "dropped: a sentence", "a thread is waited for"),
+        ("usage", 2, "Error: Invalid value for '--count': 'many' is not a valid integer.", ""),
+        ("help", 0, "", "--help"),
+    ],
+)
+def test_a_library_that_aborts_at_the_end_changes_nothing(way: str, code: int, said: str, shown: str) -> None:
+    command = [sys.executable, "-c", ABORT_IN_A_LIBRARYS_EXIT_HOOK, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.endswith("hooks of Python run\n")
+    assert shown in done.stdout
+    assert done.stderr.rstrip().endswith(said)
+    assert ("Usage" in done.stderr) == (way == "usage")
+
+
+def test_a_signal_after_the_work_leaves_the_commands_own_code() -> None:
+    """A hook of a library's is where Python can only print what a handler raises."""
+    code = "libc.abort, None, None)"
+    script = ABORT_IN_A_LIBRARYS_EXIT_HOOK + "\n"
+    script = script.replace(code, code + "\natexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))")
+    done = subprocess.run(
+        [sys.executable, "-c", script, "return"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("a result\na thread is waited for\n")
+
+
+FULL = Path("/dev/full")
+NO_SPACE = "No space left on device\n"
+
+
+def onto_a_full_disk(script: str, *words: str, unbuffered: str = "") -> tuple[int, str]:
+    """Exit code and standard error; unbuffered: as in a container, where nothing is left to be flushed again."""
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            timeout=60, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["datasets"], f"error: standard output: {NO_SPACE}"),
+        (["--help"], f"error: {NO_SPACE}"),
+        (["datasets", "--help"], f"error: {NO_SPACE}"),
+        (["--version"], f"error: {NO_SPACE}"),
+    ],
+)
+def test_a_full_disk_under_the_answer_is_a_sentence(words: list[str], sentence: str, unbuffered: str) -> None:
+    script = "from bmrl.cli.prep import main; main()"
+    assert onto_a_full_disk(script, *words, unbuffered=unbuffered) == (1, sentence)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+def test_what_a_library_printed_onto_a_full_disk_is_a_sentence() -> None:
+    script = SAID_IN_PASSING.replace("WAY", "print('not flushed')")
+    assert onto_a_full_disk(script) == (1, f"error: standard output: {NO_SPACE}")
+    assert onto_a_full_disk(script, unbuffered="1") == (1, f"error: {NO_SPACE}")
+
+
+SAID_IN_PASSING = """
+import click
+from bmrl.cli.exits import Command, sentences, stop, tell, terminal_width
 
 @click.command(cls=Command)
 def main():
-    print("a result")
-    os.kill(os.getpid(), signal.SIGINT)
+    WAY
 
 main()
 """
 
 
-def test_a_library_that_aborts_at_the_end_changes_nothing() -> None:
-    command = [sys.executable, "-c", ABORT_IN_A_LIBRARYS_EXIT_HOOK]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 130, done.stderr
-    assert done.stdout == "a result\nhooks of Python run\n"
-    assert done.stderr == "interrupted: what is committed stays, the same command goes on\n"
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+def test_a_full_disk_under_the_sentence_leaves_the_code() -> None:
+    script = SAID_IN_PASSING.replace("WAY", "stop('error: nobody reads it', 2)")
+    with FULL.open("w") as full:
+        done = subprocess.run([sys.executable, "-c", script], stderr=full, check=False, timeout=60)
+    assert done.returncode == 2
+
+
+def test_a_pipe_whose_reader_is_gone_ends_the_command_quietly() -> None:
+    """Also where an error of the system is a sentence."""
+    script = SAID_IN_PASSING.replace("WAY", "with sentences(failed=(OSError,)): tell('a result')")
+    shell = f'{{ sleep 0.5; "{sys.executable}" -c "{script}"; echo "ended with $?" >&2; }} | true'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == "ended with 1\n"
+
+
+def test_a_standard_output_that_is_closed_is_no_traceback() -> None:
+    script = SAID_IN_PASSING.replace("WAY", "tell(str(terminal_width()))")
+    shell = f'"{sys.executable}" -c "{script}" >&-'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
