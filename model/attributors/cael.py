@@ -1,6 +1,6 @@
 """CAEL: cross appearance-edge learning over coarse and fine maps and edges (Zhang et al. 2024, GenFace, 2402.02003).
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: not measured yet.
 Command: bmrl-train --attributor cael --shards demo/shards --out demo/cael --protocol demo-1 --preset demo
 
 Two EfficientNet-B0 (one gives the coarse map after its first stage, one the fine last map) and a small network over the Sobel

@@ -1,6 +1,6 @@
 """CARZero: cross-attention between an image and each class's prompt (Lai et al. 2024, 2402.17417), here over generators.
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: not measured yet.
 Command: bmrl-train --attributor carzero --shards demo/shards --out demo/carzero --protocol demo-1 --preset demo
 
 A shared decoder without self-attention lets each prompt look at the image's tokens, and the image at each prompt's tokens; one

@@ -1,6 +1,6 @@
 """CLIP ViT-B/32 (Radford et al. 2021, 2103.00020) as the papers' baseline: fine-tuned, as a linear probe, or from scratch.
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: not measured yet.
 Command: bmrl-train --attributor clip --shards demo/shards --out demo/clip --protocol demo-1 --preset demo
          (linear probe: --set model.trained=head; with the prompts: --set losses.cmc=1)
 

@@ -1,6 +1,6 @@
 """CPL: contrastive pseudo learning for open-world deepfake attribution (Sun et al. 2023, 2309.11132).
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: not measured yet.
 Command: bmrl-train --attributor cpl --shards demo/shards --out demo/cpl --protocol demo-1 --preset demo
          (open world, where the protocol has unlabelled training rows: --set model.unlabelled=1)
 

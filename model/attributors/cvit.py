@@ -1,6 +1,6 @@
 """CViT: a convolutional backbone whose map is one token of a vision transformer (Wodajo & Atnafu 2021, 2102.11126).
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: not measured yet.
 Command: bmrl-train --attributor cvit --shards demo/shards --out demo/cvit --protocol demo-1 --preset demo
 
 Written from the description in methods.md. The older release adds one position embedding to each slot of a batch, so an answer

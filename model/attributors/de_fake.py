@@ -1,6 +1,6 @@
 """DE-FAKE (Sha et al. 2023, 2210.06998): an MLP over the frozen features of an image and its prompt, CLIP's in the paper.
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: not measured yet.
 Command: bmrl-train --attributor de-fake --shards demo/shards --out demo/de-fake --protocol demo-1 --preset demo
 
 The prompt is one constant sentence: the sentences of the shards name the generator, so that they would hand the label over.

@@ -1,6 +1,6 @@
 """DNA-Det: architecture traces by patch-wise contrast (Yang et al. 2022, 2202.07912).
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: not measured yet.
 Command: bmrl-train --attributor dna-det --shards demo/shards --out demo/dna-det --protocol demo-1 --preset demo
 
 A small network over random crops, first taught to tell 170 image transformations apart, then generators, by cross-entropy and

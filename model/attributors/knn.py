@@ -1,6 +1,6 @@
 """Frozen features with a fitted head: kNN, nearest mean, Mahalanobis or linear (2408.09153 does so with CLIP and DINOv2).
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: 64.0 % of 150 seen validation images with the head knn.
 Command: bmrl-train --attributor knn --shards demo/shards --out demo/knn --protocol demo-1 --preset demo
          (the embedding of a run: --set model.features=run --set model.weights=RUN)
 

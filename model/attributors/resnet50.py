@@ -1,6 +1,6 @@
 """ResNet-50 with cross-entropy (He et al. 2016, 1512.03385): the plain baseline that the papers leave out.
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: not measured yet.
 Command: bmrl-train --attributor resnet50 --shards demo/shards --out demo/resnet50 --protocol demo-1 --preset demo
 
 Legend: B batch, D feature dimension (2048 at width 1), K classes.

