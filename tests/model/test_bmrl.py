@@ -230,7 +230,7 @@ def test_the_same_seed_gives_the_same_weights(tiny: dict[str, Any]) -> None:
 def test_names_and_class_counts_are_checked() -> None:
     with pytest.raises(ValueError, match="unknown attributor 'bmlr'; known are bmrl"):
         build("bmlr", 3)
-    with pytest.raises(ValueError, match="'mfclip' is planned and not in this version"):
-        build("mfclip", 3)
+    with pytest.raises(ValueError, match="'sjedd' is planned and not in this version"):
+        build("sjedd", 3)
     with pytest.raises(ValueError, match="at least two classes, got 1"):
         build("bmrl", ["real"], preset="demo")
