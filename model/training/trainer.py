@@ -122,7 +122,7 @@ class Trainer:
                     with self._writing():
                         metrics = stack.enter_context(open_metrics(self.run, step, self._train.epoch))
                 with self._in_memory("while batches are read"):
-                    while not (self._stop or any_of(self._ended(), self.world, self.device)):
+                    while not (self._stop or self._all_ended()):
                         step = self._epoch(step, total, metrics, on_step, on_epoch)
         finally:
             for name, handler in previous.items():
@@ -135,6 +135,11 @@ class Trainer:
         if not self.model.steps:
             return epoch >= 1
         return epoch >= self.config.epochs or (0 < patience < epoch - self._best_epoch)
+
+    def _all_ended(self) -> bool:
+        """As they agree: the process that validates alone knows which epoch was the best."""
+        ended = self._ended()
+        return any_of(ended, self.world, self.device) if self.config.patience else ended
 
     def _epoch(
         self,

@@ -58,7 +58,7 @@ def test_images_without_a_generator_folder(tmp_path: Path) -> None:
         ("prep", "build", "--dataset", "folder", "--out", "x", "--resize", "nope"),
         ("train", "--shards", "x", "--out", "y", "--protocol", "nope"),
         ("train", "--shards", "x", "--out", "y", "--attributor", "nope"),
-        ("train", "--shards", "x", "--out", "y", "--attributor", "mfclip"),
+        ("train", "--shards", "x", "--out", "y", "--attributor", "sjedd"),
         ("train", "--shards", "x", "--out", "y", "--preset", "nope"),
         ("train", "--shards", "x", "--out", "y", "--semantics", "nope"),
         ("train", "--shards", "x", "--out", "y", "--set", "nope=1"),

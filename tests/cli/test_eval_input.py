@@ -139,7 +139,7 @@ def edit(run: Path, **changes: Any) -> None:
         ({"config__model__heads": 3}, "model.dim 16 is not a multiple of model.heads 3"),
         ({"config__model__dim": "x"}, "cannot be used"),
         ({"config__model__dim": -16}, "setting model.dim: -16 is not a number of more than 0"),
-        ({"config__attributor": "clip"}, "attributor 'clip' is planned and not in this version"),
+        ({"config__attributor": "sjedd"}, "attributor 'sjedd' is planned and not in this version"),
     ],
 )
 def test_a_config_that_was_edited(

@@ -114,6 +114,7 @@ def test_only_the_declared_views_are_read(name: str, batch: dict[str, Any]) -> N
     assert (model.inference_views == ("image",)) == (name in image_only)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in STEPPED if name != "bmrl"])
 def test_a_stopped_training_goes_on_bit_for_bit(
     name: str, small_set: ShardSet, small_protocol: str, tmp_path: Path
@@ -136,6 +137,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
         assert (whole / file).read_bytes() == (parts / file).read_bytes(), file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ATTRIBUTORS))
 def test_detection_is_a_protocol(name: str, photo_set: ShardSet, photo_protocol: str, tmp_path: Path) -> None:
     settings = narrow(name, epochs=2 if name == "dna-det" else 1, batch_size=8)
