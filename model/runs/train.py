@@ -17,7 +17,7 @@ from ...pipeline.protocols import Protocol, load_protocol
 from ...pipeline.shardset import ShardSet
 from ...pipeline.store.memory import TooLargeError
 from ..attributor import LabelSpace
-from ..config import RunConfig, full_key
+from ..config import RunConfig, full_key, replace_setting
 from ..errors import RunError, StoppedError, TrainingError, WrongUseError
 from ..evaluation.case import Track, untracked
 from ..layers.blocks import compile_blocks, use_channels_last
@@ -26,7 +26,7 @@ from ..training.distributed import World, any_of, join, leave
 from ..training.trainer import BatchLoader, Step, Trainer, writing
 from .calibrate import calibrate
 from .claim import hold, prepare
-from .device import choose_device
+from .device import choose_device, has_fast_bfloat16
 from .folder import Run
 from .halves import halves
 from .memory import check_training
@@ -128,6 +128,14 @@ def _train(shard_set: ShardSet, request: _Request, device: torch.device, world: 
             "neither real nor fake"
         )
     config = follow_views(request.config, shard_set, asked=request.asked)
+    if (
+        config.train.precision == "bfloat16"
+        and "train.precision" not in request.asked
+        and not has_fast_bfloat16(device)
+    ):
+        config = replace_setting(config, "train.precision", "float32")
+        if world.writes:
+            request.on_message("this CPU has no bfloat16 of its own, so the training computes in float32")
     labels = LabelSpace.of(train_rows.classes, shard_set.document["generators"])
     run = Run(
         config=config,
