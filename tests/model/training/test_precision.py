@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def test_a_preset_computes_in_what_the_cpu_has(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("bmrl.model.runs.train.has_fast_bfloat16", lambda device: fast)
+    module = sys.modules["bmrl.model.runs.train"]  # the package's name `train` is the function
+    monkeypatch.setattr(module, "has_fast_bfloat16", lambda device: fast)
     narrow = {name: value for name, value in tiny.items() if name != "train.precision"}
     settings = {**narrow, "epochs": 1, "batch_size": 8, **asked}
     said: list[str] = []
